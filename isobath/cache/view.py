@@ -1,0 +1,93 @@
+"""CacheView: the only form in which an op sees a cache. Bytes, their geometry and their dialect.
+
+`write_rows` and `read_rows` are the plain meaning of a row: quantise and place, gather and decode.
+References use them; kernels do the same in one pass and are judged against them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from isobath.cache.layout import RowLayout
+from isobath.errors import DialectMismatch, LayoutMismatch
+from isobath.numerics import fp8, ue8m0
+from isobath.numerics.dialect import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    """Rows of one cache buffer of one layer.
+
+    bytes: uint8 [rows, layout.row_bytes], contiguous. Row 0 is the null row: padding writes go there
+    and nothing reads it. dialect: what the FP8 bytes mean (of no effect on a plain layout).
+    """
+
+    bytes: torch.Tensor
+    layout: RowLayout
+    dialect: Dialect
+
+    def __post_init__(self) -> None:
+        shape, row_bytes = tuple(self.bytes.shape), self.layout.row_bytes
+        if len(shape) != 2 or shape[1] != row_bytes or self.bytes.dtype != torch.uint8:
+            raise LayoutMismatch(
+                f"CacheView: layout {self.layout.version} needs uint8 [rows, {row_bytes}]",
+                found=f"{self.bytes.dtype} {list(shape)}",
+                effect="rows would be read at another row's bytes",
+                do="allocate the buffer from the layout that reads it",
+            )
+
+    def expect(self, dialect: Dialect, *, op: str) -> None:
+        """Raise DialectMismatch unless the bytes speak `dialect`."""
+        if not self.layout.plain and self.dialect != dialect:
+            raise DialectMismatch(
+                f"{op}(cache=): expected {dialect}, got {self.dialect}",
+                found=f"a cache of layout {self.layout.version} tagged {self.dialect}",
+                effect=f"read as {dialect} every value would be off by a factor of two",
+                do="write and read a cache in one dialect",
+            )
+
+
+def allocate(rows: int, layout: RowLayout, dialect: Dialect, device: torch.device) -> CacheView:
+    """A cache of `rows` rows filled with NaN, so that reading an unwritten row is loud."""
+    raw = torch.empty(rows, layout.row_bytes, dtype=torch.uint8, device=device)
+    if layout.plain:
+        raw.view(torch.float32).fill_(float("nan"))
+    else:
+        raw.fill_(dialect.quiet_nan)
+        raw[:, layout.rope_offset :].fill_(0xFF)  # bf16 NaN, UE8M0 NaN and fp32 NaN alike
+    return CacheView(raw, layout, dialect)
+
+
+def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> None:
+    """Quantise `values` [N, width] by the layout and store them at `rows` int64 [N]; -1: dropped."""
+    layout, keep = cache.layout, rows >= 0
+    rows, values = rows[keep], values[keep]
+    if layout.plain:
+        cache.bytes.view(torch.float32)[rows] = values.float()
+        return
+    packed = torch.zeros(len(rows), layout.row_bytes, dtype=torch.uint8, device=values.device)
+    q = fp8.quantize(values[:, : layout.nope], cache.dialect, (1, layout.quant_block))
+    packed[:, : layout.nope] = q.data.view(torch.uint8)
+    rope = values[:, layout.nope :].to(torch.bfloat16).contiguous()
+    packed[:, layout.rope_offset : layout.scale_offset] = rope.view(torch.uint8)
+    scale = q.scale if layout.scale_bytes == 1 else ue8m0.decode(q.scale).view(torch.uint8)
+    end = layout.scale_offset + layout.num_scales * layout.scale_bytes
+    packed[:, layout.scale_offset : end] = scale
+    cache.bytes[rows] = packed
+
+
+def read_rows(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
+    """Gather and decode rows: int64 of any shape [...] -> float32 [..., width]. Rows must be >= 0."""
+    layout = cache.layout
+    raw = cache.bytes[rows]
+    if layout.plain:
+        return raw.view(torch.float32)
+    values = raw[..., : layout.nope].contiguous().view(cache.dialect.dtype).float()
+    end = layout.scale_offset + layout.num_scales * layout.scale_bytes
+    scale = raw[..., layout.scale_offset : end].contiguous()
+    decoded = ue8m0.decode(scale) if layout.scale_bytes == 1 else scale.view(torch.float32)
+    values = values * decoded.repeat_interleave(layout.quant_block, -1)
+    rope = raw[..., layout.rope_offset : layout.scale_offset].contiguous().view(torch.bfloat16)
+    return torch.cat((values, rope.float()), -1)

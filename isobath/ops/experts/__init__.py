@@ -1,0 +1,63 @@
+"""experts: the routed experts, MXFP4 weights, gather to weighted sum."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from isobath.numerics.compare import Relative
+from isobath.numerics.fp8 import Fp8Tensor
+from isobath.numerics.mxfp4 import Mxfp4Tensor
+from isobath.ops.contract import Arguments, Op
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """All routed experts of a layer. w13: [E, 2 * I, D], rows of w1 (gate) then of w3 (up). w2:
+    [E, D, I]. Both Mxfp4Tensor, or both plain float32."""
+
+    w13: Mxfp4Tensor | torch.Tensor
+    w2: Mxfp4Tensor | torch.Tensor
+
+
+class Experts(Protocol):
+    """y_t = sum_e w2_e . q(silu(g) * u * weight_e), g = min(w1_e x, limit), u = clamp(w3_e x).
+
+    x: Fp8Tensor [T, D] in groups of 128 with MXFP4 weights, or [T, D] float32 with plain ones.
+    experts: int64 [T, k], expert -1 contributes nothing (padding). weights: float32 [T, k].
+    expert_weights: through the backend's `prepare`. limit: SwiGLU clamp; u is clamped on both sides,
+    g from above only. The hidden vector is multiplied by the route weight, rounded to bf16 and
+    quantised as x was (FP8 per 128, x's dialect) before w2; with plain weights nothing is rounded.
+    Returns float32 [T, D]; fp32 accumulation, experts of a token summed in slot order.
+    """
+
+    def __call__(
+        self,
+        x: Fp8Tensor | torch.Tensor,
+        experts: torch.Tensor,
+        weights: torch.Tensor,
+        expert_weights: ExpertWeights,
+        *,
+        limit: float,
+    ) -> torch.Tensor: ...
+
+
+def select(args: Arguments, rows: list[int]) -> Arguments:
+    x = args["x"]
+    if isinstance(x, Fp8Tensor):
+        picked = Fp8Tensor(x.data[rows], x.scale[rows], x.dialect, x.quant_block)
+    else:
+        picked = x[rows]
+    return args | {"x": picked, "experts": args["experts"][rows], "weights": args["weights"][rows]}
+
+
+OP = Op(
+    "experts",
+    signature=Experts,
+    # FP8 codes of the hidden vector may flip (2^-3 of a value) where fp32 order moves a bf16
+    # rounding; over I >= 128 hidden values the row's error stays under 2^-6.
+    agree=Relative(2**-6),
+    weights=("expert_weights",),
+    select=select,
+    source="DeepSeek-V4 report and inference code, Expert.forward; OCP MX 1.0 for MXFP4",
+)

@@ -1,0 +1,37 @@
+"""fp8_linear: FP8 activations times FP8 weights, both block-scaled."""
+
+from typing import Protocol
+
+import torch
+
+from isobath.numerics.compare import Relative
+from isobath.numerics.fp8 import Fp8Tensor
+from isobath.ops.contract import Arguments, Op
+
+
+class Fp8Linear(Protocol):
+    """y = x @ weight^T, float32 accumulation, rounded to bf16 once.
+
+    x: Fp8Tensor [T, K], quant_block (1, 128). weight: Fp8Tensor [N, K], quant_block (128, 128),
+    through the backend's `prepare`. Returns bf16 [T, N]. Raises DialectMismatch when the operands
+    speak different dialects.
+    """
+
+    def __call__(self, x: Fp8Tensor, weight: Fp8Tensor) -> torch.Tensor: ...
+
+
+def select(args: Arguments, rows: list[int]) -> Arguments:
+    x: Fp8Tensor = args["x"]
+    return args | {"x": Fp8Tensor(x.data[rows], x.scale[rows], x.dialect, x.quant_block)}
+
+
+OP = Op(
+    "fp8_linear",
+    signature=Fp8Linear,
+    # Products of two 4-bit significands are exact in fp32. Accumulating K <= 8192 of them errs by
+    # at most about sqrt(K) * 2^-24 relative to the row's norm; the bf16 rounding (2^-9) dominates.
+    agree=Relative(2**-8),
+    weights=("weight",),
+    select=select,
+    source="DeepSeek-V4 inference code, fp8_gemm",
+)

@@ -1,0 +1,36 @@
+"""fp8_linear on a CPU: weights widened to fp32 once at load, one fp32 GEMM a call.
+
+Decoded FP8 values are exact in fp32, so widening changes no product, only their order of summation.
+It costs four bytes a weight; this backend is for models that fit so.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from isobath.errors import DialectMismatch
+from isobath.numerics.dialect import Dialect
+from isobath.numerics.fp8 import Fp8Tensor, dequantize
+
+
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """values: float32 [K, N], the transposed decoded weight. dialect: of the bytes it came from."""
+
+    values: torch.Tensor
+    dialect: Dialect
+
+
+def prepare(weight: Fp8Tensor) -> Widened:
+    return Widened(dequantize(weight).T.contiguous(), weight.dialect)
+
+
+def fp8_linear(x: Fp8Tensor, weight: Widened) -> torch.Tensor:
+    if x.dialect != weight.dialect:
+        raise DialectMismatch(
+            f"fp8_linear(weight=): expected {x.dialect} like the activations",
+            found=str(weight.dialect),
+            effect="the product would be off by a factor of two",
+            do="transcode the weight at load",
+        )
+    return (dequantize(x) @ weight.values).to(torch.bfloat16)

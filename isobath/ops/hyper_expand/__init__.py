@@ -1,0 +1,34 @@
+"""hyper_expand: a block's output back into the residual streams."""
+
+from typing import Protocol
+
+import torch
+
+from isobath.numerics.compare import Relative
+from isobath.ops.contract import Arguments, Op
+
+
+class HyperExpand(Protocol):
+    """out_k = post_k * y + sum_j comb[j, k] * stream_j, float32 inside, rounded once.
+
+    y: [T, D] block output. streams: [T, S, D]. post: float32 [T, S]. comb: float32
+    [T, S(in), S(out)]. Returns [T, S, D] in streams.dtype.
+    """
+
+    def __call__(
+        self, y: torch.Tensor, streams: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
+    ) -> torch.Tensor: ...
+
+
+def select(args: Arguments, rows: list[int]) -> Arguments:
+    return {name: value[rows] for name, value in args.items()}
+
+
+OP = Op(
+    "hyper_expand",
+    signature=HyperExpand,
+    agree=Relative(2**-8),  # one bf16 rounding is 2^-9; a different fp32 order may flip it
+    must=("deterministic", "batch_invariant"),
+    select=select,
+    source="DeepSeek-V4 report, manifold-constrained hyper-connections",
+)

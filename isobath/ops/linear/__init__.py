@@ -1,0 +1,33 @@
+"""linear: unquantised weights times activations, with a float32 result."""
+
+from typing import Protocol
+
+import torch
+
+from isobath.numerics.compare import Relative
+from isobath.ops.contract import Arguments, Op
+
+
+class Linear(Protocol):
+    """y = x @ weight^T, float32 accumulation and output: gate, compressors, indexer weights, head.
+
+    x: [T, K] bf16 or fp32. weight: [N, K] bf16 or fp32, through the backend's `prepare`.
+    Returns float32 [T, N].
+    """
+
+    def __call__(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor: ...
+
+
+def select(args: Arguments, rows: list[int]) -> Arguments:
+    return args | {"x": args["x"][rows]}
+
+
+OP = Op(
+    "linear",
+    signature=Linear,
+    # fp32 accumulation of K <= 16384 terms: about sqrt(K) * 2^-24 = 8e-6; 2^-14 leaves a factor 8.
+    agree=Relative(2**-14),
+    weights=("weight",),
+    select=select,
+    source="DeepSeek-V4 inference code, linear",
+)

@@ -1,0 +1,59 @@
+"""sparse_attention: one softmax over window rows, compressed entries and the sink."""
+
+from typing import Protocol
+
+import torch
+
+from isobath.cache.view import CacheView
+from isobath.numerics.compare import Relative
+from isobath.ops.contract import Arguments, Op
+
+
+class SparseAttention(Protocol):
+    """Multi-query attention whose one cached row is key and value for every head.
+
+    q: [T, H, d], normed and rotated. window: cache of recent rows. window_rows: int64 [T, W], -1
+    marks an absent one. compressed: cache of compressed entries, or None (a window-only layer).
+    entry_rows: int64 [S, N]: cache row of entry j of sequence s. sequence: int64 [T]. visible: int64
+    [T], entries j < visible[t] may be attended. selected: int64 [T, k] entries, -1 trailing, or
+    None for all visible ones. sink: float32 [H], one extra logit a head. scale: d^-1/2.
+    cos_sin: float32 [T, R] at the query's position.
+
+    o = sum_n e^(s_n - M) v_n / (sum_n e^(s_n - M) + e^(sink - M)), scores and sums float32; then the
+    last R values turn by minus the query's angle. Returns [T, H, d] in q.dtype, rounded once.
+    The two caches may differ in dialect.
+    """
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        window: CacheView,
+        compressed: CacheView | None,
+        sink: torch.Tensor,
+        cos_sin: torch.Tensor,
+        *,
+        window_rows: torch.Tensor,
+        entry_rows: torch.Tensor | None,
+        sequence: torch.Tensor,
+        visible: torch.Tensor | None,
+        selected: torch.Tensor | None,
+        scale: float,
+    ) -> torch.Tensor: ...
+
+
+PER_TOKEN = ("q", "cos_sin", "window_rows", "sequence", "visible", "selected")
+
+
+def select(args: Arguments, rows: list[int]) -> Arguments:
+    return args | {n: args[n][rows] for n in PER_TOKEN if args[n] is not None}
+
+
+OP = Op(
+    "sparse_attention",
+    signature=SparseAttention,
+    # Keys decode exactly; fp32 scores. One bf16 rounding of the result is 2^-9; kernels that round
+    # probabilities to bf16 before the value product add as much again.
+    agree=Relative(2**-7),
+    select=select,
+    source="DeepSeek-V4 report, attention with sinks and inverse rotation of the output",
+)

@@ -1,0 +1,69 @@
+"""OpTable: one bound backend an op, chosen once at start and passed down as an argument.
+
+The model asks no question about machines or backends; it calls `ops.fp8_linear(...)`. The CPU
+engine, a GPU engine and the all-reference engine are the same model with another table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+from isobath.errors import ConfigError
+from isobath.ops.contract import Backend, Op
+
+
+@dataclass(frozen=True, slots=True)
+class OpTable:
+    """The ops of a forward pass in the order in which a token meets them."""
+
+    embed: Backend
+    hyper_mix: Backend
+    hyper_collapse: Backend
+    quantize_act: Backend
+    fp8_linear: Backend
+    linear: Backend
+    rms_norm: Backend
+    query_norm_rope: Backend
+    window_insert: Backend
+    compress_insert: Backend
+    index_query: Backend
+    index_logits: Backend
+    index_topk: Backend
+    sparse_attention: Backend
+    grouped_linear: Backend
+    hyper_expand: Backend
+    router: Backend
+    experts: Backend
+    swiglu: Backend
+    hyper_head: Backend
+
+    def __iter__(self) -> Iterator[Backend]:
+        return (getattr(self, f.name) for f in fields(self))
+
+
+def contract(name: str) -> Op:
+    """The contract of the op called `name`. Raises ConfigError for an unknown one."""
+    if name not in op_names():
+        raise ConfigError(f"no op is called {name!r}", found=", ".join(op_names()))
+    op: Op = importlib.import_module(f"isobath.ops.{name}").OP
+    assert op.name == name, (op.name, name)
+    return op
+
+
+def op_names() -> tuple[str, ...]:
+    """Names of all ops, in the order of the table."""
+    return tuple(f.name for f in fields(OpTable))
+
+
+def bind(default: str, overrides: Mapping[str, str] | None = None) -> OpTable:
+    """Bind every op to the backend `default`, those in `overrides` (op -> backend) to theirs.
+
+    Raises ConfigError for an unknown op, BackendUnavailable for a backend that an op lacks or that
+    cannot be loaded.
+    """
+    choices = dict(overrides or {})
+    for name in choices:
+        contract(name)
+    return OpTable(**{n: contract(n).backend(choices.get(n, default)) for n in op_names()})
