@@ -49,6 +49,28 @@ class CacheView:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Where the compressed entries of each sequence are: entry j of sequence s is row
+    table[s, j // page_rows] * page_rows + j % page_rows of the cache.
+
+    table: int64 [S, P] page numbers. page_rows: rows of one page. Page 0 holds the null row.
+    """
+
+    table: torch.Tensor
+    page_rows: int
+
+    @property
+    def capacity(self) -> int:
+        """Entries that a row of the table can name."""
+        return self.table.shape[1] * self.page_rows
+
+    def rows(self, sequence: torch.Tensor, entry: torch.Tensor) -> torch.Tensor:
+        """Cache rows of entries (int64, broadcast against `sequence`); entries must be >= 0."""
+        page = self.table[sequence, entry // self.page_rows]
+        return page * self.page_rows + entry % self.page_rows
+
+
 def allocate(rows: int, layout: RowLayout, dialect: Dialect, device: torch.device) -> CacheView:
     """A cache of `rows` rows filled with NaN, so that reading an unwritten row is loud."""
     raw = torch.empty(rows, layout.row_bytes, dtype=torch.uint8, device=device)

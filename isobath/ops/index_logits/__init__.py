@@ -4,7 +4,7 @@ from typing import Protocol
 
 import torch
 
-from isobath.cache.view import CacheView
+from isobath.cache.view import CacheView, Pages
 from isobath.numerics.compare import Relative
 from isobath.ops.contract import Arguments, Op
 
@@ -13,10 +13,9 @@ class IndexLogits(Protocol):
     """score[t, j] = sum_h weights[t, h] * relu(q[t, h] . key_j), float32.
 
     q: [T, Hi, d], FP8 in the cache's dialect or bf16/fp32 for a plain cache. weights: float32
-    [T, Hi] (see index_query). cache: index rows. entry_rows: int64 [S, N]: cache row of entry j of
-    sequence s, for j < its number of entries. sequence: int64 [T], each token's row of entry_rows.
-    visible: int64 [T], entries j < visible[t] are scored. Returns float32 [T, N], -inf from
-    visible[t] on.
+    [T, Hi] (see index_query). cache: index rows. pages: where each sequence's entries are.
+    sequence: int64 [T], each token's row of pages.table. visible: int64 [T], entries j < visible[t]
+    are scored. Returns float32 [T, pages.capacity], -inf from visible[t] on.
     """
 
     def __call__(
@@ -25,7 +24,7 @@ class IndexLogits(Protocol):
         weights: torch.Tensor,
         cache: CacheView,
         *,
-        entry_rows: torch.Tensor,
+        pages: Pages,
         sequence: torch.Tensor,
         visible: torch.Tensor,
     ) -> torch.Tensor: ...

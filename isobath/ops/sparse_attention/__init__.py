@@ -4,7 +4,7 @@ from typing import Protocol
 
 import torch
 
-from isobath.cache.view import CacheView
+from isobath.cache.view import CacheView, Pages
 from isobath.numerics.compare import Relative
 from isobath.ops.contract import Arguments, Op
 
@@ -13,9 +13,10 @@ class SparseAttention(Protocol):
     """Multi-query attention whose one cached row is key and value for every head.
 
     q: [T, H, d], normed and rotated. window: cache of recent rows. window_rows: int64 [T, W], -1
-    marks an absent one. compressed: cache of compressed entries, or None (a window-only layer).
-    entry_rows: int64 [S, N]: cache row of entry j of sequence s. sequence: int64 [T]. visible: int64
-    [T], entries j < visible[t] may be attended. selected: int64 [T, k] entries, -1 trailing, or
+    marks an absent one. compressed: cache of compressed entries, or None (a window-only layer; then
+    pages, visible and selected are None too). pages: where each sequence's entries are. sequence:
+    int64 [T], each token's row of pages.table; tokens of one sequence are neighbours, in order.
+    visible: int64 [T], entries j < visible[t] may be attended. selected: int64 [T, k] entries, -1 trailing, or
     None for all visible ones. sink: float32 [H], one extra logit a head. scale: d^-1/2.
     cos_sin: float32 [T, R] at the query's position.
 
@@ -33,7 +34,7 @@ class SparseAttention(Protocol):
         cos_sin: torch.Tensor,
         *,
         window_rows: torch.Tensor,
-        entry_rows: torch.Tensor | None,
+        pages: Pages | None,
         sequence: torch.Tensor,
         visible: torch.Tensor | None,
         selected: torch.Tensor | None,
