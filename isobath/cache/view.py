@@ -113,3 +113,8 @@ def read_rows(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
     values = values * decoded.repeat_interleave(layout.quant_block, -1)
     rope = raw[..., layout.rope_offset : layout.scale_offset].contiguous().view(torch.bfloat16)
     return torch.cat((values, rope.float()), -1)
+
+
+def copy_rows(cache: CacheView, source: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy rows of a cache to other rows of it, bytes as they are; int64 [N] each, disjoint."""
+    cache.bytes[target] = cache.bytes[source]

@@ -17,7 +17,8 @@ class SparseAttention(Protocol):
     pages, visible and selected are None too). pages: where each sequence's entries are. sequence:
     int64 [T], each token's row of pages.table; tokens of one sequence are neighbours, in order.
     visible: int64 [T], entries j < visible[t] may be attended. selected: int64 [T, k] entries, -1 trailing, or
-    None for all visible ones. sink: float32 [H], one extra logit a head. scale: d^-1/2.
+    None for all visible ones. single: every token is its sequence's only one in this step (decode; a
+    fact of the host's that lets a kernel choose its loop, never of effect on the result). sink: float32 [H], one extra logit a head. scale: d^-1/2.
     cos_sin: float32 [T, R] at the query's position.
 
     o = sum_n e^(s_n - M) v_n / (sum_n e^(s_n - M) + e^(sink - M)), scores and sums float32; then the
@@ -39,6 +40,7 @@ class SparseAttention(Protocol):
         visible: torch.Tensor | None,
         selected: torch.Tensor | None,
         scale: float,
+        single: bool,
     ) -> torch.Tensor: ...
 
 

@@ -1,0 +1,107 @@
+"""CachePool: the buffers in which every sequence's state rests, and the arithmetic of their rows.
+
+A sequence holds one slot and a list of pages. Its slot is a ring of `window` rows in each layer's
+window cache and a ring of 8 (ratio 4) or 128 (ratio 128) rows in each compressor's state; its
+pages hold compressed entries, one page for 256 tokens in every layer alike: 64 rows of a ratio-4
+layer and of its indexer, 2 rows of a ratio-128 layer. Slot 0 and page 0 belong to nobody.
+
+    window bytes of a layer:  | slot 0 | slot 1 | ... | slot S-1 | staging: one row a batched token |
+
+A step with several tokens of one sequence writes them to staging, attends, and then copies the last
+`window` of them into the ring; a single token goes to the ring directly. Who holds which slot and
+page is not decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from isobath.cache.layout import index_row, kv_row
+from isobath.cache.view import CacheView, allocate
+from isobath.config import ModelConfig
+from isobath.numerics.dialect import Dialect
+
+PAGE_TOKENS = 256
+
+
+def ring_rows(ratio: int) -> int:
+    """Rows of a compressor's ring: ratio 4 pools overlapping pairs of windows."""
+    return 8 if ratio == 4 else ratio
+
+
+@dataclass(frozen=True, slots=True)
+class CompressorCache:
+    """One compressor's buffers. state: float32 [slots * ring, 2, C], k and gate with ape added.
+    entries: its compressed rows, PAGE_TOKENS / ratio of them a page."""
+
+    state: torch.Tensor
+    entries: CacheView
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCache:
+    """All that a layer remembers. compressor: ratios 4 and 128. indexer: ratio 4."""
+
+    window: CacheView
+    compressor: CompressorCache | None
+    indexer: CompressorCache | None
+
+
+@dataclass(frozen=True, slots=True)
+class CachePool:
+    """Buffers for `slots - 1` sequences and `pages - 1` pages. staging: tokens of the largest step."""
+
+    layers: tuple[LayerCache, ...]
+    window: int
+    slots: int
+    pages: int
+    staging: int
+
+    @property
+    def staging_row(self) -> int:
+        """First staging row of every window cache."""
+        return self.slots * self.window
+
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        total = 0
+        for layer in self.layers:
+            total += layer.window.bytes.numel()
+            for compressor in (layer.compressor, layer.indexer):
+                if compressor is not None:
+                    total += compressor.entries.bytes.numel() + 4 * compressor.state.numel()
+        return total
+
+
+def allocate_pool(
+    config: ModelConfig,
+    *,
+    slots: int,
+    pages: int,
+    staging: int,
+    dialect: Dialect,
+    plain: bool,
+    device: torch.device,
+) -> CachePool:
+    """Allocate every buffer, filled with NaN. plain: fp32 rows (numerics="exact")."""
+    kv = kv_row(config.head_dim, config.qk_rope_head_dim, plain=plain)
+    index = index_row(config.index_head_dim, plain=plain)
+
+    def compressor(ratio: int, width: int, is_index: bool) -> CompressorCache:
+        channels = (2 if ratio == 4 else 1) * width
+        state = torch.full((slots * ring_rows(ratio), 2, channels), float("nan"), device=device)
+        rows = pages * (PAGE_TOKENS // ratio)
+        return CompressorCache(state, allocate(rows, index if is_index else kv, dialect, device))
+
+    def layer(ratio: int) -> LayerCache:
+        rows = slots * config.sliding_window + staging
+        return LayerCache(
+            window=allocate(rows, kv, dialect, device),
+            compressor=compressor(ratio, config.head_dim, False) if ratio else None,
+            indexer=compressor(ratio, config.index_head_dim, True) if ratio == 4 else None,
+        )
+
+    layers = tuple(layer(ratio) for ratio in config.compress_ratios)
+    return CachePool(layers, config.sliding_window, slots, pages, staging)

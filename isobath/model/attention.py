@@ -1,0 +1,126 @@
+"""Attention of one layer: window rows, compressed entries and the sink in one softmax.
+
+Ratio 0 sees the last `window` tokens. Ratio 4 (CSA) adds the best index_topk entries of four tokens
+each, chosen by the indexer; ratio 128 (HCA) adds all entries of 128 tokens. Entries are written
+before attending, so the token that completes a window already sees its entry.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from isobath.cache.pool import CompressorCache, LayerCache
+from isobath.cache.view import copy_rows
+from isobath.config import ModelConfig
+from isobath.model.batch import Batch, CompressPlan
+from isobath.model.project import Projector
+from isobath.model.weights import AttentionWeights, CompressorWeights
+from isobath.numerics.fp8 import Fp8Tensor
+
+
+def attention(
+    x: torch.Tensor,
+    ratio: int,
+    w: AttentionWeights,
+    config: ModelConfig,
+    project: Projector,
+    cache: LayerCache,
+    batch: Batch,
+) -> torch.Tensor:
+    """x: [T, D], normed block input. Returns [T, D]. Writes this step's rows into `cache`."""
+    ops, eps = project.ops, config.rms_norm_eps
+    cos_sin = batch.cos_sin_compressed if ratio else batch.cos_sin_window
+    low, kv = project(project.quantize(x), w.wqa_wkv).split([config.q_lora_rank, config.head_dim], 1)
+    latent = project.quantize(ops.rms_norm(low, w.q_norm, eps=eps))
+    q = project(latent, w.wq_b).view(-1, config.num_attention_heads, config.head_dim)
+    q = ops.query_norm_rope(q, cos_sin, eps=eps)
+    ops.window_insert(kv, w.kv_norm, cos_sin, cache.window, batch.window_slots, eps=eps)
+    plan = batch.plans.get(ratio)
+    selected = compress(x, latent, w, config, project, cache, batch, plan) if plan else None
+    o = ops.sparse_attention(
+        q,
+        cache.window,
+        cache.compressor.entries if cache.compressor else None,
+        w.sink,
+        cos_sin,
+        window_rows=batch.window_rows,
+        pages=plan.pages if plan else None,
+        sequence=batch.sequence,
+        visible=plan.visible if plan else None,
+        selected=selected,
+        scale=config.head_dim**-0.5,
+        single=batch.single,
+    )
+    if not batch.single:
+        copy_rows(cache.window, batch.commit_from, batch.commit_to)
+    o = ops.grouped_linear(o.reshape(len(o), config.o_groups, -1), w.wo_a)
+    return project(project.quantize(o), w.wo_b)
+
+
+def compress(
+    x: torch.Tensor,
+    latent: Fp8Tensor | torch.Tensor,
+    w: AttentionWeights,
+    config: ModelConfig,
+    project: Projector,
+    cache: LayerCache,
+    batch: Batch,
+    plan: CompressPlan,
+) -> torch.Tensor | None:
+    """Store the entries that come due; for ratio 4 return the selected ones, int64 [T, k].
+
+    None means that every visible entry is attended: always for ratio 128, and for ratio 4 while no
+    token sees more than index_topk of them.
+    """
+    assert w.compressor is not None and cache.compressor is not None
+    fresh = project.ops.linear(x, w.compress_in)
+    width = 2 * w.compressor.ape.shape[1]
+    insert(fresh[:, :width], w.compressor, cache.compressor, config, project, batch, plan)
+    if w.indexer is None or cache.indexer is None:
+        return None
+    index_width = 2 * w.indexer.compressor.ape.shape[1]
+    index_fresh = fresh[:, width : width + index_width]
+    insert(index_fresh, w.indexer.compressor, cache.indexer, config, project, batch, plan)
+    if plan.max_visible <= config.index_topk:
+        return None
+    ops, entries = project.ops, cache.indexer.entries
+    q = project(latent, w.indexer.wq_b).view(-1, config.index_n_heads, config.index_head_dim)
+    q, weights = ops.index_query(
+        q,
+        batch.cos_sin_compressed,
+        fresh[:, width + index_width :],
+        layout=entries.layout,
+        dialect=entries.dialect,
+    )
+    logits = ops.index_logits(
+        q, weights, entries, pages=plan.pages, sequence=batch.sequence, visible=plan.visible
+    )
+    selected: torch.Tensor = ops.index_topk(logits, plan.visible, k=config.index_topk)
+    return selected
+
+
+def insert(
+    fresh: torch.Tensor,
+    w: CompressorWeights,
+    cache: CompressorCache,
+    config: ModelConfig,
+    project: Projector,
+    batch: Batch,
+    plan: CompressPlan,
+) -> None:
+    """Feed one compressor. fresh: float32 [T, 2 * C], k then gate."""
+    project.ops.compress_insert(
+        fresh.view(len(fresh), 2, -1),
+        w.ape,
+        w.norm,
+        plan.cos_sin,
+        cache.state,
+        cache.entries,
+        positions=batch.positions,
+        pool_rows=plan.pool_rows,
+        entry_rows=plan.entry_rows,
+        keep_tokens=plan.keep_tokens,
+        keep_rows=plan.keep_rows,
+        dtype=project.dtype,
+        eps=config.rms_norm_eps,
+    )

@@ -1,0 +1,78 @@
+"""The forward pass of DeepSeek-V4, top to bottom.
+
+Plain functions: weights, ops, caches and batch come in as arguments and nothing is remembered here
+but what lies in the caches. Prefill in any chunks and decode are this one function.
+
+    ids ─ embed ─ S equal residual streams
+    each layer, for block in (attention, experts):
+        pre, post, comb = mix(streams);  x = norm(sum pre · stream)
+        streams = post · block(x) + comb · streams
+    head: streams -> one -> norm -> logits
+"""
+
+from __future__ import annotations
+
+import torch
+
+from isobath.cache.pool import CachePool
+from isobath.config import ModelConfig
+from isobath.model.attention import attention
+from isobath.model.batch import Batch
+from isobath.model.moe import moe
+from isobath.model.project import projector
+from isobath.model.weights import HyperWeights, ModelWeights
+from isobath.ops.table import OpTable
+
+
+def forward(
+    config: ModelConfig, weights: ModelWeights, ops: OpTable, pool: CachePool, batch: Batch
+) -> torch.Tensor:
+    """One step. Returns float32 logits [L, vocab] for batch.logits_rows; advances the caches."""
+    project = projector(ops, weights)
+    streams = ops.embed(batch.token_ids, weights.embed, copies=config.hc_mult)
+    for layer, cache in zip(weights.layers, pool.layers, strict=True):
+        x, post, comb = enter(streams, layer.attn_hyper, layer.attn_norm, config, ops)
+        y = attention(x, layer.ratio, layer.attn, config, project, cache, batch)
+        streams = ops.hyper_expand(y, streams, post, comb)
+        x, post, comb = enter(streams, layer.ffn_hyper, layer.ffn_norm, config, ops)
+        y = moe(x, batch.token_ids, layer.ffn, config, project)
+        streams = ops.hyper_expand(y, streams, post, comb)
+    return head(streams[batch.logits_rows], weights, config, ops)
+
+
+def enter(
+    streams: torch.Tensor,
+    hyper: HyperWeights,
+    norm: torch.Tensor,
+    config: ModelConfig,
+    ops: OpTable,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A block's normed input [T, D], and the coefficients post [T, S] and comb [T, S, S] that its
+    output returns to the streams [T, S, D] with."""
+    pre, post, comb = ops.hyper_mix(
+        streams,
+        hyper.fn,
+        hyper.base,
+        hyper.scale,
+        iters=config.hc_sinkhorn_iters,
+        eps=config.hc_eps,
+        norm_eps=config.rms_norm_eps,
+    )
+    return ops.hyper_collapse(streams, pre, norm, eps=config.rms_norm_eps), post, comb
+
+
+def head(
+    streams: torch.Tensor, weights: ModelWeights, config: ModelConfig, ops: OpTable
+) -> torch.Tensor:
+    """Streams [L, S, D] after the last layer -> float32 logits [L, vocab]."""
+    x = ops.hyper_head(
+        streams,
+        weights.hyper_head.fn,
+        weights.hyper_head.base,
+        weights.hyper_head.scale,
+        weights.norm,
+        eps=config.hc_eps,
+        norm_eps=config.rms_norm_eps,
+    )
+    logits: torch.Tensor = ops.linear(x, weights.head)
+    return logits
