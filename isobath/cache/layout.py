@@ -24,7 +24,7 @@ class RowLayout:
     """Where the bytes of one cached vector are.
 
     width: values in a row. rope: trailing values kept in bf16 (0: none). quant_block: values that
-    share a scale. scale_bytes: bytes of one scale (1: UE8M0, 4: fp32). plain: fp32 values, no scale.
+    share a scale. scale_bytes: of one scale (1: UE8M0, 4: fp32). plain: fp32 values, no scale.
     """
 
     width: int

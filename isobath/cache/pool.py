@@ -5,7 +5,7 @@ window cache and a ring of 8 (ratio 4) or 128 (ratio 128) rows in each compresso
 pages hold compressed entries, one page for 256 tokens in every layer alike: 64 rows of a ratio-4
 layer and of its indexer, 2 rows of a ratio-128 layer. Slot 0 and page 0 belong to nobody.
 
-    window bytes of a layer:  | slot 0 | slot 1 | ... | slot S-1 | staging: one row a batched token |
+    window rows of a layer:  | slot 0 | slot 1 | ... | slot S-1 | staging: one a batched token |
 
 A step with several tokens of one sequence writes them to staging, attends, and then copies the last
 `window` of them into the ring; a single token goes to the ring directly. Who holds which slot and
@@ -51,7 +51,7 @@ class LayerCache:
 
 @dataclass(frozen=True, slots=True)
 class CachePool:
-    """Buffers for `slots - 1` sequences and `pages - 1` pages. staging: tokens of the largest step."""
+    """Buffers for slots - 1 sequences and pages - 1 pages. staging: tokens of the largest step."""
 
     layers: tuple[LayerCache, ...]
     window: int

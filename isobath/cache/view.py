@@ -20,8 +20,8 @@ from isobath.numerics.dialect import Dialect
 class CacheView:
     """Rows of one cache buffer of one layer.
 
-    bytes: uint8 [rows, layout.row_bytes], contiguous. Row 0 is the null row: padding writes go there
-    and nothing reads it. dialect: what the FP8 bytes mean (of no effect on a plain layout).
+    bytes: uint8 [rows, layout.row_bytes], contiguous. dialect: what the FP8 bytes mean (of no
+    effect on a plain layout).
     """
 
     bytes: torch.Tensor
@@ -83,7 +83,7 @@ def allocate(rows: int, layout: RowLayout, dialect: Dialect, device: torch.devic
 
 
 def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> None:
-    """Quantise `values` [N, width] by the layout and store them at `rows` int64 [N]; -1: dropped."""
+    """Quantise values [N, width] by the layout and store them at rows int64 [N]; -1: dropped."""
     layout, keep = cache.layout, rows >= 0
     rows, values = rows[keep], values[keep]
     if layout.plain:
@@ -101,7 +101,7 @@ def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> No
 
 
 def read_rows(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
-    """Gather and decode rows: int64 of any shape [...] -> float32 [..., width]. Rows must be >= 0."""
+    """Gather and decode rows: int64 of any shape [...] -> float32 [..., width]; all must be >= 0."""
     layout = cache.layout
     raw = cache.bytes[rows]
     if layout.plain:

@@ -30,7 +30,9 @@ def attention(
     """x: [T, D], normed block input. Returns [T, D]. Writes this step's rows into `cache`."""
     ops, eps = project.ops, config.rms_norm_eps
     cos_sin = batch.cos_sin_compressed if ratio else batch.cos_sin_window
-    low, kv = project(project.quantize(x), w.wqa_wkv).split([config.q_lora_rank, config.head_dim], 1)
+    low, kv = project(project.quantize(x), w.wqa_wkv).split(
+        [config.q_lora_rank, config.head_dim], 1
+    )
     latent = project.quantize(ops.rms_norm(low, w.q_norm, eps=eps))
     q = project(latent, w.wq_b).view(-1, config.num_attention_heads, config.head_dim)
     q = ops.query_norm_rope(q, cos_sin, eps=eps)

@@ -22,8 +22,8 @@ Matrix = Any
 
 @dataclass(frozen=True, slots=True)
 class HyperWeights:
-    """A block's mixer. fn: float32 [(2 + S) * S, S * D]. base: [(2 + S) * S]. scale: [3]. The head's
-    mixer has fn [S, S * D], base [S], scale [1]."""
+    """A block's mixer, float32. fn: [(2 + S) * S, S * D]. base: [(2 + S) * S]. scale: [3]. The
+    head's mixer has fn [S, S * D], base [S], scale [1]."""
 
     fn: torch.Tensor
     base: torch.Tensor

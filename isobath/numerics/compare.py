@@ -50,7 +50,7 @@ class Agreement:
         first = tuple(int(i) for i in bad.nonzero()[0])
         at = tuple(int(i) for i in torch.unravel_index(errors.argmax(), errors.shape))
         text = (
-            f"{int(bad.sum())} of {errors.numel()} differ by more than {self.limit():.3g} ({self})\n"
+            f"{int(bad.sum())} of {errors.numel()} off by more than {self.limit():.3g} ({self})\n"
             f"  first at {list(first)}: got {_show(got, first)}, expected {_show(want, first)}\n"
             f"  worst at {list(at)}: got {_show(got, at)}, expected {_show(want, at)}, "
             f"error {worst:.3g}"

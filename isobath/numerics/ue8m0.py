@@ -24,8 +24,9 @@ def decode(scale: torch.Tensor) -> torch.Tensor:
 
 
 def reciprocal(scale: torch.Tensor) -> torch.Tensor:
-    """Scale bytes -> float32 1 / decode(scale), exact: 2**(127 - b) is byte 254 - b. NaN stays NaN."""
-    return decode(torch.where(scale == NAN_BYTE, NAN_BYTE, 254 - scale.to(torch.int32)).to(torch.uint8))
+    """Scale bytes -> float32 1 / decode(scale), exact: 2**(127 - b) is byte 254 - b; NaN stays."""
+    inverse = 254 - scale.to(torch.int32)
+    return decode(torch.where(scale == NAN_BYTE, NAN_BYTE, inverse).to(torch.uint8))
 
 
 def choose(amax: torch.Tensor, quant_max: float) -> torch.Tensor:

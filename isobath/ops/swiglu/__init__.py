@@ -14,9 +14,7 @@ class Swiglu(Protocol):
     gate, up: [T, I]. Returns [T, I] in gate.dtype.
     """
 
-    def __call__(
-        self, gate: torch.Tensor, up: torch.Tensor, *, limit: float
-    ) -> torch.Tensor: ...
+    def __call__(self, gate: torch.Tensor, up: torch.Tensor, *, limit: float) -> torch.Tensor: ...
 
 
 def select(args: Arguments, rows: list[int]) -> Arguments:
