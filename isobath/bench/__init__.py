@@ -1,0 +1,1 @@
+"""Benchmarks: each is a script on the cases that the tests use."""

@@ -1,0 +1,1 @@
+"""Where a byte of the cache lives: row geometry and the views that ops receive."""

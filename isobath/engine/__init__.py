@@ -1,0 +1,1 @@
+"""When: requests, sampling and the loop that runs the model."""

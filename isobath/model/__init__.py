@@ -1,0 +1,1 @@
+"""The model, top to bottom: checkpoint, weights, forward pass and text."""

@@ -1,0 +1,1 @@
+"""What is computed: one folder an op, its contract beside its kernels."""

@@ -14,9 +14,10 @@ def make(tokens: int, n: int, k: int, hostile: str = "") -> Make:
         if hostile == "zero_block":
             x[:, :128] = 0
             weight[:128] = 0
-        elif hostile == "edge":  # amax exactly at, and one ulp above, a power of two times 448
-            x[:, 0] = 448.0
-            x[0, 0] = torch.nextafter(torch.tensor(448.0), torch.tensor(449.0))
+        elif hostile == "edge":  # amax exactly at, and one ulp above, what a scale of 1 can hold
+            edge = torch.tensor(dialect.quant_max)
+            x[:, 0] = edge
+            x[0, 0] = torch.nextafter(edge, 2 * edge)
         elif hostile == "nan":
             x[0, 0] = float("nan")
         quantized = quantize(x.to(device), dialect, ACTIVATION_BLOCK)
