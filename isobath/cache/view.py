@@ -101,7 +101,7 @@ def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> No
 
 
 def read_rows(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
-    """Gather and decode rows: int64 of any shape [...] -> float32 [..., width]; all must be >= 0."""
+    """Gather and decode rows: int64 of any shape [...] -> float32 [..., width]; all >= 0."""
     layout = cache.layout
     raw = cache.bytes[rows]
     if layout.plain:

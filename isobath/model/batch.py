@@ -154,13 +154,14 @@ class BatchBuilder:
             keep_tokens.append(offset + kept - chunk.start)
             keep_rows.append(base + kept % ring)
             firsts.append(entries * ratio)
-        tensors = (self._tensor(np.concatenate(p)) for p in (pool_rows, entry_rows, keep_tokens))
         visible = (positions + 1) // ratio
         return CompressPlan(
-            Pages(self._page_table(chunks), page_rows),
-            self._tensor(visible),
-            int(visible.max()),
-            *tensors,
+            pages=Pages(self._page_table(chunks), page_rows),
+            visible=self._tensor(visible),
+            max_visible=int(visible.max()),
+            pool_rows=self._tensor(np.concatenate(pool_rows)),
+            entry_rows=self._tensor(np.concatenate(entry_rows)),
+            keep_tokens=self._tensor(np.concatenate(keep_tokens)),
             keep_rows=self._tensor(np.concatenate(keep_rows)),
             cos_sin=cos_sin(self._tensor(np.concatenate(firsts)), self.freqs_compressed),
         )

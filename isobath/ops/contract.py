@@ -49,7 +49,7 @@ Observe = Callable[[Any, Arguments], Mapping[str, torch.Tensor]]
 """(result, arguments after the call) -> the tensors to compare, decoded to comparable values."""
 
 Select = Callable[[Arguments, list[int]], Arguments]
-"""(arguments, rows) -> the same call on these rows alone; row i of every observed tensor stays i."""
+"""(arguments, rows) -> the same call on these rows alone; observed row i is that of rows[i]."""
 
 
 def observe_result(result: Any, args: Arguments) -> Mapping[str, torch.Tensor]:

@@ -15,8 +15,8 @@ class IndexQuery(Protocol):
     """q: [T, Hi, d]. cos_sin: float32 [T, R]. weights: float32 [T, Hi].
 
     Rotates the last R values of each head (rounded to q.dtype), then, unless `layout` is plain,
-    quantises each head to FP8 with one power-of-two scale (amax floor 1e-4). The scale is folded into
-    the weight: with s the scale, relu(q . k) * w = relu((q / s) . k) * (w * s).
+    quantises each head to FP8 with one power-of-two scale (amax floor 1e-4). The scale is folded
+    into the weight: with s the scale, relu(q . k) * w = relu((q / s) . k) * (w * s).
     Returns (values, weights): values [T, Hi, d] in dialect.dtype, or q.dtype for a plain
     layout; weights float32 [T, Hi] = weights * s * d^-1/2 * Hi^-1/2.
     """

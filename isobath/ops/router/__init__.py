@@ -34,7 +34,7 @@ class Router(Protocol):
 def observe(
     result: tuple[torch.Tensor, torch.Tensor], args: Arguments
 ) -> Mapping[str, torch.Tensor]:
-    """Weights laid out by expert: [T, E]. The order in which experts were chosen does not matter."""
+    """Weights laid out by expert: [T, E]. The order of choice does not matter."""
     experts, weights = result
     dense = torch.zeros(args["logits"].shape, device=weights.device)
     return {"weights": dense.scatter_add_(1, experts, weights)}
