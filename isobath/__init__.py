@@ -1,1 +1,47 @@
-"""isobath."""
+"""isobath: DeepSeek-V4 inference that gives the same answer in every FP8 dialect.
+
+The whole public API: LLM and SamplingParams, and the errors. Importing isobath is cheap; torch is
+loaded when LLM is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from isobath.errors import (
+    CheckpointError,
+    ConfigError,
+    DialectMismatch,
+    IsobathError,
+    LayoutMismatch,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from isobath.engine.llm import LLM, Completion
+    from isobath.engine.sampling import SamplingParams
+
+__version__ = "0.1.0"
+__all__ = [
+    "LLM",
+    "CheckpointError",
+    "Completion",
+    "ConfigError",
+    "DialectMismatch",
+    "IsobathError",
+    "LayoutMismatch",
+    "RequestError",
+    "SamplingParams",
+]
+_HOMES = {
+    "LLM": "isobath.engine.llm",
+    "Completion": "isobath.engine.llm",
+    "SamplingParams": "isobath.engine.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'isobath' has no attribute {name!r}")

@@ -26,8 +26,9 @@ class Experts(Protocol):
     x: Fp8Tensor [T, D] in groups of 128 with MXFP4 weights, or [T, D] float32 with plain ones.
     experts: int64 [T, k], expert -1 contributes nothing (padding). weights: float32 [T, k].
     expert_weights: through the backend's `prepare`. limit: SwiGLU clamp; u is clamped on both
-    sides, g from above only. The hidden vector is multiplied by the route weight, rounded to bf16 and
-    quantised as x was (FP8 per 128, x's dialect) before w2; with plain weights nothing is rounded.
+    sides, g from above only. The hidden vector is multiplied by the route weight, rounded to
+    bf16 and quantised as x was (FP8 per 128, x's dialect) before w2; with plain weights nothing is
+    rounded.
     Returns float32 [T, D]; fp32 accumulation, experts of a token summed in slot order.
     """
 

@@ -12,7 +12,7 @@ class IndexTopk(Protocol):
     """logits: float32 [T, N]. visible: int64 [T]. k: entries to keep.
 
     Returns int64 [T, min(k, N)]: the min(k, visible[t]) entries j < visible[t] of highest score,
-    ties to the lower index, in ascending order of index, then -1. A NaN score counts as the highest.
+    ties to the lower index, in ascending order of index, then -1. NaN counts as the highest.
     """
 
     def __call__(self, logits: torch.Tensor, visible: torch.Tensor, *, k: int) -> torch.Tensor: ...
