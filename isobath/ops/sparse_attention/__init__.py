@@ -24,7 +24,8 @@ class SparseAttention(Protocol):
 
     o = sum_n e^(s_n - M) v_n / (sum_n e^(s_n - M) + e^(sink - M)), scores and sums float32; then
     the last R values turn by minus the query's angle. Returns [T, H, d] in q.dtype, rounded once.
-    The two caches may differ in dialect.
+    A token with nothing to attend (padding) gives zeros. NaN in an attended row gives NaN; absent
+    rows are never looked at. The two caches may differ in dialect.
     """
 
     def __call__(
