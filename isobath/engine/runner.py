@@ -23,8 +23,11 @@ from isobath.ops.table import OpTable
 
 @dataclass(slots=True)
 class Running:
-    """One sequence. tokens: prompt, then what was generated. computed: tokens already in the caches.
-    finish_reason: "" while it runs, then "stop" or "length"."""
+    """One sequence.
+
+    tokens: prompt, then what was generated. computed: how many of them the caches hold.
+    finish_reason: "" while it runs, then "stop" or "length".
+    """
 
     tokens: list[int]
     sampler: Sampler
