@@ -1,0 +1,46 @@
+# Two commands on a fresh machine with Python 3.11+, venv and pip: `make demo` and `make test`.
+# PYTHON= names another interpreter. One that already has torch 2.11-2.13 (a GPU build, say) lends it
+# to the environment; otherwise torch $(TORCH) is installed.
+
+TORCH := 2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+  done)
+HAS_TORCH := -c 'import sys, importlib.metadata as m; \
+  v = tuple(int(x) for x in m.version("torch").split(".")[:2]); sys.exit(not (2, 11) <= v < (2, 14))'
+
+.PHONY: demo test test-nightly lint setup clean
+
+demo: $(VENV)/.installed
+	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --seed 0
+
+test: lint
+	$(PYTEST)
+
+test-nightly: lint
+	$(PYTEST) -m "nightly or not nightly"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.installed-test
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.installed: pyproject.toml Makefile
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11+ with venv found; name one: make PYTHON=..." >&2; exit 1; }
+	@if $(PYTHON) $(HAS_TORCH) 2>/dev/null; then share=--system-site-packages; fi; \
+	  test -x $(BIN)/python || $(PYTHON) -m venv $$share $(VENV)
+	@$(BIN)/python $(HAS_TORCH) 2>/dev/null || { echo "installing torch $(TORCH)"; $(PIP) torch==$(TORCH); }
+	@echo "installing isobath"; $(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "installing what the tests need"; $(PIP) --editable '.[test]'
+	@touch $@
