@@ -1,0 +1,1 @@
+"""What several tests share: small checkpoints and an independent decoder of them."""
