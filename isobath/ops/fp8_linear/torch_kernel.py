@@ -11,6 +11,7 @@ import torch
 from isobath.errors import DialectMismatch
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor, dequantize
+from isobath.ops.torch_fp8 import decode_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +34,4 @@ def fp8_linear(x: Fp8Tensor, weight: Widened) -> torch.Tensor:
             effect="the product would be off by a factor of two",
             do="transcode the weight at load",
         )
-    return (dequantize(x) @ weight.values).to(torch.bfloat16)
+    return torch.mm(decode_rows(x), weight.values).to(torch.bfloat16)

@@ -63,7 +63,7 @@ def _sinkhorn(softmax: torch.Tensor, count: int, iters: int, eps: float) -> torc
 
 @cache
 def _summers(count: int, eps: float) -> tuple[Matrix, Matrix]:
-    """Matrices that replace entry (j, k) by eps plus its row's, or its column's, sum, and 1 by 1."""
+    """Matrices that turn entry (j, k) into eps plus its row's, or column's, sum, and 1 into 1."""
     one, ones, size = np.eye(count), np.ones((count, count)), count * count
     rows, columns = np.zeros((2, size + 1, size + 1), np.float32)
     for matrix, sums in ((rows, np.kron(one, ones)), (columns, np.kron(ones, one))):
