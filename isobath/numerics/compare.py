@@ -75,9 +75,9 @@ class Ulp(Agreement):
 
     def errors(self, got: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
         distance = (_ordered(got) - _ordered(want)).abs().double()
-        either, both = got.isnan() | want.isnan(), got.isnan() & want.isnan()
-        distance = torch.where(either, float("inf"), distance)
-        return torch.where(both, 0.0, distance)
+        same = (got == want) | (got.isnan() & want.isnan())
+        distance = torch.where(got.isfinite() & want.isfinite(), distance, float("inf"))
+        return torch.where(same, 0.0, distance)
 
     def limit(self) -> float:
         return float(self.ulps)
@@ -133,7 +133,7 @@ def _ordered(t: torch.Tensor) -> torch.Tensor:
 def _show(t: torch.Tensor, index: tuple[int, ...]) -> str:
     """The element, or the start of the row, at `index` of the units that were judged."""
     if len(index) == t.dim():
-        return f"{t[index].item():.6g}"
+        return f"{t[index].item():.9g}"  # float32 values that differ look different
     row = t.reshape(-1, t.shape[-1])[index[0]]
     head = ", ".join(f"{v:.4g}" for v in row[:4].tolist())
     return f"[{head}{', …' if len(row) > 4 else ''}]"
