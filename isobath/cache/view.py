@@ -94,7 +94,10 @@ def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> No
     packed[:, : layout.nope] = q.data.view(torch.uint8)
     rope = values[:, layout.nope :].to(torch.bfloat16).contiguous()
     packed[:, layout.rope_offset : layout.scale_offset] = rope.view(torch.uint8)
-    scale = q.scale if layout.scale_bytes == 1 else ue8m0.decode(q.scale).view(torch.uint8)
+    scale = q.scale
+    if layout.scale_bytes == 4:  # flattened first: a size-1 dimension may have any stride
+        scale = ue8m0.decode(q.scale).reshape(-1).view(torch.uint8)
+        scale = scale.view(len(rows), 4 * layout.num_scales)
     end = layout.scale_offset + layout.num_scales * layout.scale_bytes
     packed[:, layout.scale_offset : end] = scale
     cache.bytes[rows] = packed
