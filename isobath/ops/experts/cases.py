@@ -1,0 +1,71 @@
+"""Inputs for experts: padding slots and tokens, experts nobody or everybody chose, hostile blocks.
+
+The batch sizes fall on both sides of every threshold at which a backend changes its way of
+multiplying. The exact cases have plain float32 weights and activations.
+"""
+
+import torch
+
+from isobath.numerics.dialect import Dialect
+from isobath.numerics.fp8 import ACTIVATION_BLOCK
+from isobath.ops.contract import Arguments, Case, Make
+from isobath.ops.experts import ExpertWeights
+from isobath.ops.operands import normal, round_fp8, round_mxfp4, uniform, unrounded
+
+WIDTH, INNER = 256, 128
+
+
+def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: bool = False) -> Make:
+    def build(dialect: Dialect, device: torch.device, generator: torch.Generator) -> Arguments:
+        x = normal(generator, tokens, WIDTH, device=device, dtype=torch.bfloat16).float()
+        w13 = normal(generator, num_experts, 2 * INNER, WIDTH, device=device, std=WIDTH**-0.5)
+        w2 = normal(generator, num_experts, WIDTH, INNER, device=device, std=INNER**-0.5)
+        chosen = torch.rand(tokens, num_experts, generator=generator).argsort(-1)[:, :k].to(device)
+        if hostile == "padding":  # a slot here and there, one whole token, poisoned weights
+            chosen[0, -1], chosen[1] = -1, -1
+            x[1] = float("nan")
+        elif hostile == "one_expert":
+            chosen[:, 0], chosen[:, 1:] = num_experts - 1, -1
+        elif hostile == "zero_block":
+            x[:, :128], w13[0, :32], w2[:, :, :32] = 0, 0, 0
+        elif hostile == "amax_edge":
+            x[:, 0] = 448.0
+            x[0, 0] = 450.0
+        elif hostile == "limits":
+            w13 *= 30
+        elif hostile == "nan":
+            x[0, 0] = float("nan")
+        weights = uniform(generator, tokens, k, device=device) + 0.1
+        matrices = (w13, w2) if exact else (round_mxfp4(w13), round_mxfp4(w2))
+        return {
+            "x": x if exact else round_fp8(x, dialect, ACTIVATION_BLOCK),
+            "experts": chosen,
+            "weights": weights,
+            "expert_weights": ExpertWeights(*matrices),
+            "limit": 10.0,
+        }
+
+    return build
+
+
+CASES = (
+    Case("empty", make(0, 4, 2), unrounded=unrounded),
+    Case("one", make(1, 4, 2), unrounded=unrounded),
+    Case("two", make(2, 16, 4), unrounded=unrounded),
+    Case("ragged", make(5, 5, 3), unrounded=unrounded),
+    Case("tall", make(67, 4, 2), unrounded=unrounded),
+    Case("few_tokens_many_experts", make(3, 24, 2), unrounded=unrounded),
+    Case("padding", make(2, 4, 2, "padding"), unrounded=unrounded),
+    Case("padding_ragged", make(5, 4, 2, "padding"), unrounded=unrounded),
+    Case("padding_tall", make(67, 4, 2, "padding"), unrounded=unrounded),
+    Case("one_expert", make(5, 4, 2, "one_expert"), unrounded=unrounded),
+    Case("one_expert_tall", make(67, 4, 2, "one_expert"), unrounded=unrounded),
+    Case("zero_block", make(3, 4, 2, "zero_block"), unrounded=unrounded),
+    Case("amax_edge", make(3, 4, 2, "amax_edge"), unrounded=unrounded),
+    Case("limits", make(3, 4, 2, "limits"), unrounded=unrounded),
+    Case("nan_in", make(3, 4, 2, "nan"), unrounded=unrounded),
+    Case("exact_empty", make(0, 4, 2, exact=True)),
+    Case("exact_one", make(1, 4, 2, exact=True)),
+    Case("exact_ragged", make(5, 4, 2, exact=True)),
+    Case("exact_tall", make(67, 4, 2, exact=True)),
+)
