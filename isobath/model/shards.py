@@ -191,7 +191,7 @@ def _entry(file: Path, name: str, value: Any, data_start: int) -> Entry:
         right = False
     if not right:
         _corrupt(f"{file}: tensor {name} has no valid dtype, shape and offsets", repr(value)[:120])
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         _corrupt(f"{file}: tensor {name} has an unknown dtype", repr(dtype))
     spec = TensorSpec(dtype, tuple(shape))
     if end - begin != spec.nbytes:

@@ -47,7 +47,6 @@ CONFIG: dict[str, Any] = {
     "norm_topk_prob": True,
     "num_attention_heads": 4,
     "num_experts_per_tok": 3,
-    "num_hash_layers": 3,
     "num_key_value_heads": 1,
     "num_nextn_predict_layers": 0,
     "o_groups": 2,
@@ -85,10 +84,11 @@ CONFIG: dict[str, Any] = {
 
 
 def small_config(**overrides: Any) -> dict[str, Any]:
-    """CONFIG with `overrides`; num_hidden_layers follows from compress_ratios unless given."""
+    """CONFIG with `overrides`; num_hidden_layers follows from compress_ratios, and
+    num_hash_layers is at most that, unless given."""
     config = CONFIG | overrides
-    drafts = config["num_nextn_predict_layers"]
-    config.setdefault("num_hidden_layers", len(config["compress_ratios"]) - drafts)
+    layers = len(config["compress_ratios"]) - config["num_nextn_predict_layers"]
+    config = {"num_hidden_layers": layers, "num_hash_layers": min(3, layers)} | config
     return json.loads(json.dumps(config))
 
 
