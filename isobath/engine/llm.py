@@ -8,7 +8,7 @@ print(done.text)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +96,10 @@ class LLM:
             pass
         return [self._completion(s) for s in sequences]
 
-    def stream(self, prompt: str, params: SamplingParams | None = None) -> Iterator[str]:
-        """Complete one prompt, yielding text as soon as it is certain."""
+    def stream(
+        self, prompt: str, params: SamplingParams | None = None
+    ) -> Generator[str, None, Completion]:
+        """Complete one prompt, yielding text as soon as it is certain; returns the Completion."""
         sequences = self._sequences([prompt], params or SamplingParams())
         pieces = Detokenizer(self.text)
         for _, token in self._runner.run(sequences):
@@ -105,6 +107,7 @@ class LLM:
                 yield piece
         if rest := pieces.finish():
             yield rest
+        return self._completion(sequences[0])
 
     def score(self, token_ids: Sequence[int], *, chunk_size: int | None = None) -> torch.Tensor:
         """Logits of every position: float32 [T, vocab], row t from tokens 0..t.

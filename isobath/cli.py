@@ -1,0 +1,242 @@
+"""The command line: parses arguments, calls the packages, prints. Nothing is computed here.
+
+torch is imported inside the commands that need it, so that `isobath --help` and completion answer
+at once. Results go to stdout; progress, timing and errors to stderr. Exit codes: 0 done, 1 an
+IsobathError (shown in its four parts; --debug shows the traceback too), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from isobath.errors import IsobathError
+
+if TYPE_CHECKING:
+    from isobath.model.inspect import Inspection
+    from isobath.plan import Plan
+
+
+app = typer.Typer(
+    help="DeepSeek-V4-Flash, the same answer on every FP8 dialect and on a CPU.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+Model = Annotated[
+    Path | None, typer.Option(help="Folder of a checkpoint.", show_default="the bundled model")
+]
+
+
+@app.callback()
+def front(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command; main() acts on --debug."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Option(help="Text to complete; - reads it from stdin.")],
+    model: Model = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Sample from this many tokens; 0 is all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from this much probability.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    numerics: Annotated[str, typer.Option(help="native, or exact: fp32 throughout.")] = "native",
+    dialect: Annotated[str, typer.Option(help="FP8 in memory: auto, ocp or fnuz.")] = "auto",
+    ignore_eos: Annotated[bool, typer.Option(help="Go on after the end of sentence.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Complete a prompt; the text appears as it is generated."""
+    from isobath import LLM, SamplingParams
+
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        ignore_eos=ignore_eos,
+    )
+    text = sys.stdin.read() if prompt == "-" else prompt
+    llm = LLM(model, numerics=numerics, dialect=dialect)
+    start = time.perf_counter()
+    if not as_json:
+        print(text, end="", flush=True)
+    pieces = llm.stream(text, params)
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            done = end.value
+            break
+        if not as_json:
+            print(piece, end="", flush=True)
+    seconds = time.perf_counter() - start
+    new = len(done.token_ids)
+    if as_json:
+        facts = {
+            "prompt": text,
+            "text": done.text,
+            "token_ids": done.token_ids,
+            "prompt_token_ids": done.prompt_token_ids,
+            "finish_reason": done.finish_reason,
+            "seconds": seconds,
+            "tokens_per_s": new / seconds,
+            "numerics": numerics,
+            "dialect": llm.dialect.name,
+        }
+        print(json.dumps(facts))
+        return
+    print()
+    rate = f"{new} tokens in {seconds:.2f} s, {new / seconds:.1f} tokens/s"
+    print(f"{rate} ({numerics}, {llm.dialect}, {done.finish_reason})", file=sys.stderr)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Folder of a checkpoint, or of its index alone.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a checkpoint is and whether it would load, without loading it."""
+    from isobath.model.inspect import inspect as look
+
+    found = look(path)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        _show_inspection(found)
+    if found.problems:
+        raise SystemExit(1)
+
+
+@app.command()
+def plan(
+    context: Annotated[str, typer.Option(help="Tokens of a sequence: 8192, 128k, 1m.")] = "128k",
+    concurrency: Annotated[int, typer.Option(help="Sequences at the same time.")] = 1,
+    gpu: Annotated[str | None, typer.Option(help="A GPU by name.", show_default="all")] = None,
+    memory_gib: Annotated[float | None, typer.Option(help="Of another device.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder or config.json.", show_default="V4-Flash's shape")
+    ] = None,
+    reserve_gib: Annotated[float, typer.Option(help="For runtime and activations.")] = 8.0,
+    as_json: Json = False,
+) -> None:
+    """Say whether a model fits a GPU with its cache, and what limits."""
+    from isobath import plan as plans
+
+    if gpu and memory_gib:
+        raise typer.BadParameter("--gpu and --memory-gib exclude each other")
+    if model:
+        from isobath.model.revision import read_config
+
+        config = read_config(model)
+    else:
+        config = plans.flash_config()
+    if memory_gib:
+        devices = {f"{memory_gib:g} GiB": int(memory_gib * plans.GIB)}
+    else:
+        known = [plans.gpu(gpu)] if gpu else plans.GPUS.values()
+        devices = {g.name: g.memory_bytes for g in known}
+    tokens, reserve = plans.parse_tokens(context), int(reserve_gib * plans.GIB)
+    rows = {
+        name: plans.plan(config, memory, context=tokens, concurrency=concurrency, reserve=reserve)
+        for name, memory in devices.items()
+    }
+    if as_json:
+        print(json.dumps({name: row.as_dict() for name, row in rows.items()}))
+    else:
+        _show_plans(rows)
+
+
+@bench.command("cpu")
+def bench_cpu(
+    model: Model = None,
+    tokens: Annotated[int, typer.Option(help="New tokens a sequence.")] = 64,
+    repeats: Annotated[int, typer.Option(help="Runs, of which the median counts.")] = 3,
+) -> None:
+    """Generation beside transformers; the last line of stdout is one JSON object."""
+    from isobath.bench import cpu
+
+    cpu.main(model, tokens=tokens, repeats=repeats)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions that a report needs."""
+    from importlib import metadata
+
+    print(" ".join(f"{name} {metadata.version(name)}" for name in ("isobath", "torch")))
+
+
+def _show_plans(rows: dict[str, Plan]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    gib = float(1 << 30)
+    first = next(iter(rows.values()))
+    table = Table(
+        title=f"weights {first.weight_bytes / gib:.2f} GiB, reserve "
+        f"{first.reserve_bytes / gib:.2f} GiB, cache {first.sequence_bytes / 1e6:,.1f} MB a "
+        f"sequence of {first.context:,} tokens",
+    )
+    for column in ("GPU", "GiB", "for cache", "sequences", "longest context", "verdict"):
+        table.add_column(column, justify="left" if column in ("GPU", "verdict") else "right")
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            f"{row.memory_bytes / gib:.1f}",
+            f"{row.cache_bytes / gib:.1f}",
+            f"{row.max_sequences:,}",
+            f"{row.max_context:,}",
+            row.verdict,
+        )
+    Console().print(table)
+
+
+def _show_inspection(found: Inspection) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "tensors", "bytes", title=f"{found.path}: {found.revision}")
+    for name, size in found.classes.items():
+        table.add_row(name, f"{size.tensors:,}", f"{size.bytes:,}")
+    table.add_row("all", f"{found.tensors:,}", f"{found.bytes:,}", style="bold")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{found.parameters:,} parameters, experts {found.experts}, FP8 {found.dialect}, draft "
+        f"{found.draft} ({found.num_draft_layers} layers), context {found.context:,}; sizes from "
+        f"the {found.source}, {found.files_present} of {found.files} files present",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for problem in found.problems:
+        console.print(f"problem: {problem}", style="red", highlight=False, soft_wrap=True)
+    if not found.problems:
+        console.print("would load")
+
+
+def main() -> None:
+    """Entry point of the `isobath` command."""
+    try:
+        app(prog_name="isobath")
+    except IsobathError as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
