@@ -175,8 +175,11 @@ def bench_cpu(
 def version() -> None:
     """Print the versions that a report needs."""
     from importlib import metadata
+    from platform import python_version
 
-    print(" ".join(f"{name} {metadata.version(name)}" for name in ("isobath", "torch")))
+    from isobath import __version__
+
+    print(f"isobath {__version__}, torch {metadata.version('torch')}, python {python_version()}")
 
 
 def _show_plans(rows: dict[str, Plan]) -> None:
