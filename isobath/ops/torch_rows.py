@@ -32,6 +32,8 @@ from isobath.numerics.fp8 import AMAX_FLOOR
 _HALF_BIAS = 15
 _ABSENT = 256
 """Index of factor 0 in factors(): one past the last scale byte."""
+_FLOOR_BITS = int(torch.tensor(AMAX_FLOOR).view(torch.int32))
+_INFINITY_BITS = 0x7F800000
 
 
 @cache
@@ -46,9 +48,15 @@ def factors(dialect: Dialect) -> torch.Tensor:
 
 
 @cache
-def reciprocals() -> torch.Tensor:
-    """float32 [256]: 1 / decode(byte), NaN at 255."""
-    return ue8m0.reciprocal(torch.arange(256, dtype=torch.uint8))
+def block_scales(dialect: Dialect) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """By the exponent field of a rounded-up amax: UE8M0 byte (uint8), scale and 1 / scale (float32),
+    each [256]; NaN at 255."""
+    limit_exponent = int(dialect.quant_max).bit_length() - 1
+    assert dialect.quant_max == 1.75 * 2**limit_exponent, dialect
+    byte = (torch.arange(256) - limit_exponent).clamp_min_(0)
+    byte[255] = ue8m0.NAN_BYTE
+    byte = byte.to(torch.uint8)
+    return byte, ue8m0.decode(byte), ue8m0.reciprocal(byte)
 
 
 def half_factor(dialect: Dialect) -> float:
@@ -75,16 +83,16 @@ def gather(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
 
 
 def decode_into(
-    out: torch.Tensor, cache: CacheView, rows: torch.Tensor, present: torch.Tensor
+    out: torch.Tensor, raw: torch.Tensor, cache: CacheView, absent: torch.Tensor
 ) -> None:
-    """Gather and decode rows into `out` float32 [..., width]; zeros where `present` is False.
+    """Decode gathered bytes into `out` float32 [..., width]; exact zeros where `absent`.
 
-    rows: int64 [...], any value where absent. present: bool [...].
+    raw: uint8 [..., row_bytes], contiguous. cache: whose layout and dialect they have. absent: bool
+    [...].
     """
-    layout, absent = cache.layout, present.logical_not()
-    raw = gather(cache, rows.masked_fill(absent, 0))
+    layout, nowhere = cache.layout, absent.unsqueeze(-1)
     if layout.plain:
-        out.copy_(raw.view(torch.float32)).masked_fill_(absent.unsqueeze(-1), 0.0)
+        out.copy_(raw.view(torch.float32)).masked_fill_(nowhere, 0.0)
         return
     values, has_nan = half(raw[..., : layout.nope], cache.dialect)
     nope = out[..., : layout.nope]
@@ -93,7 +101,7 @@ def decode_into(
     nope.unflatten(-1, (-1, layout.quant_block)).mul_(factor.unsqueeze(-1))
     if layout.rope:
         rope = raw.view(torch.bfloat16)[..., layout.rope_offset // 2 : layout.scale_offset // 2]
-        out[..., layout.nope :] = rope.masked_fill(absent.unsqueeze(-1), 0.0)
+        out[..., layout.nope :] = rope.masked_fill(nowhere, 0.0)
 
 
 def _row_factors(
@@ -117,19 +125,18 @@ def _row_factors(
 
 
 def quantize_blocks(x: torch.Tensor, dialect: Dialect) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [..., n], one scale for the last dimension -> (FP8 [..., n], UE8M0 byte int32 [...]).
+    """float32 [..., n], one scale for the last dimension -> (FP8 [..., n], int32 [...] to look the
+    scale up in block_scales()).
 
     The rule of numerics.fp8.quantize in fewer calls: adding 0x1FFFFF carries into the exponent of
-    amax exactly when its significand exceeds 1.75, that of 448 and of 224.
+    amax exactly when its significand exceeds 1.75, that of 448 and of 224. Blocks whose amax exceeds
+    448 * 2^119 come out as NaN, like infinite ones.
     """
-    amax = x.abs().amax(-1).clamp_min_(AMAX_FLOOR)
-    limit_exponent = int(dialect.quant_max).bit_length() - 1
-    assert dialect.quant_max == 1.75 * 2**limit_exponent, dialect
-    byte = ((amax.view(torch.int32) + 0x1FFFFF) >> 23) - limit_exponent
-    byte.masked_fill_(amax.isfinite().logical_not_(), ue8m0.NAN_BYTE)
-    inverse = reciprocals().index_select(0, byte.view(-1)).view(byte.shape)
+    bits = x.abs().amax(-1).view(torch.int32).clamp_(_FLOOR_BITS, _INFINITY_BITS)
+    exponent = (bits + 0x1FFFFF) >> 23
+    inverse = block_scales(dialect)[2].index_select(0, exponent.view(-1)).view(exponent.shape)
     scaled = (x * inverse.unsqueeze(-1)).clamp_(-dialect.quant_max, dialect.quant_max)
-    return scaled.to(dialect.dtype), byte
+    return scaled.to(dialect.dtype), exponent
 
 
 def store(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> None:
@@ -138,19 +145,20 @@ def store(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> None:
     if layout.plain:
         cache.bytes.view(torch.float32).index_copy_(0, rows, values)
         return
-    packed = torch.zeros(len(rows), layout.row_bytes, dtype=torch.uint8, device=values.device)
+    packed = torch.zeros(len(rows), layout.row_bytes, dtype=torch.uint8)
     blocks = values[:, : layout.nope].unflatten(1, (layout.num_scales, layout.quant_block))
-    codes, byte = quantize_blocks(blocks, cache.dialect)
+    codes, exponent = quantize_blocks(blocks, cache.dialect)
     packed[:, : layout.nope] = codes.view(torch.uint8).flatten(1)
     if layout.rope:
         rope = packed.view(torch.bfloat16)
         rope[:, layout.rope_offset // 2 : layout.scale_offset // 2] = values[:, layout.nope :]
+    byte, scale, _ = block_scales(cache.dialect)
     if layout.scale_bytes == 1:
-        packed[:, layout.scale_offset : layout.scale_offset + layout.num_scales] = byte
+        chosen, target, start = byte, packed, layout.scale_offset
     else:
-        start = layout.scale_offset // 4
-        scale = ue8m0.decode(byte.to(torch.uint8))
-        packed.view(torch.float32)[:, start : start + layout.num_scales] = scale
+        chosen, target, start = scale, packed.view(torch.float32), layout.scale_offset // 4
+    scales = chosen.index_select(0, exponent.view(-1)).view(exponent.shape)
+    target[:, start : start + layout.num_scales] = scales
     cache.bytes.index_copy_(0, rows, packed)
 
 

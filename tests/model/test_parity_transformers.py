@@ -22,7 +22,12 @@ LAYOUTS = {
         compress_ratios=[128, 128, 4, 128, 4], num_hash_layers=1, index_topk=64, seed=2
     ),
     "real_head": dict(
-        compress_ratios=[0, 4, 128], num_hash_layers=1, head_dim=512, qk_rope_head_dim=64, seed=3
+        compress_ratios=[0, 4, 128],
+        num_hash_layers=1,
+        head_dim=512,
+        qk_rope_head_dim=64,
+        index_head_dim=128,
+        seed=3,
     ),
 }
 
