@@ -35,17 +35,15 @@ def bind(
     refuse_other_formats(found, where)
     expected = {n: s for n, s in tensors(config).items() if not n.startswith(DRAFT_PREFIX)}
     present = {n: s for n, s in found.items() if not n.startswith(DRAFT_PREFIX)}
-    wrong = [
-        f"tensor {label(name)}: expected {spec}, found {present[name]}"
-        for name, spec in expected.items()
-        if name in present and present[name] != spec
-    ]
+    wrong = [name for name, spec in expected.items() if present.get(name, spec) != spec]
     missing = [name for name in expected if name not in present]
     extra = [name for name in present if name not in expected]
     if wrong or missing or extra:
-        lines = [*_first(wrong)]
-        lines += _first([f"missing {_near(name, extra)}" for name in missing])
-        lines += _first([f"unexpected {_near(label(name), missing)}" for name in extra])
+        lines = _first(
+            wrong, lambda n: f"tensor {label(n)}: expected {expected[n]}, found {present[n]}"
+        )
+        lines += _first(missing, lambda n: f"missing {n}{_near(n, extra)}")
+        lines += _first(extra, lambda n: f"unexpected {label(n)}{_near(n, missing)}")
         raise BindError(
             lines[0] if lines[0].startswith("tensor") else f"{where}: {lines[0]}",
             found="\n    ".join(
@@ -87,10 +85,11 @@ def refuse_other_formats(found: Mapping[str, TensorSpec], where: str) -> None:
 
 
 def _near(name: str, candidates: list[str]) -> str:
-    near = difflib.get_close_matches(name.split(" ")[0], candidates[:2000], n=1, cutoff=0.8)
-    return f"{name} (near {near[0]})" if near else name
+    """Points at a likely misspelling; looks at the first candidates only, for there may be 1e5."""
+    near = difflib.get_close_matches(name, candidates[:500], n=1, cutoff=0.8)
+    return f" (near {near[0]})" if near else ""
 
 
-def _first(lines: list[str]) -> list[str]:
-    more = len(lines) - SHOWN
-    return lines[:SHOWN] + ([f"... and {more} more"] if more > 0 else [])
+def _first(names: list[str], describe: Callable[[str], str]) -> list[str]:
+    more = len(names) - SHOWN
+    return [describe(n) for n in names[:SHOWN]] + ([f"... and {more} more"] if more > 0 else [])

@@ -2,8 +2,9 @@
 
 Works on a folder that holds only config.json and model.safetensors.index.json, so a model can be
 judged before 160 GB are downloaded: sizes then come from the inventory and are checked against the
-index's names and total_size. Differences are reported as problems; only a checkpoint that isobath
-does not run raises. Whether it fits a GPU is plan.py's business (`plan(inspection.config, ...)`).
+index's names and total_size. Differences, and a download that has begun but not ended, are
+reported as problems; only a checkpoint that isobath does not run raises. Whether it fits a GPU is
+plan.py's business (`plan(inspection.config, ...)`).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _from_index(folder: Path, config: ModelConfig, *, files: int, present: int) 
     expected = tensors(config)
     specs = {name: spec for name, spec in expected.items() if name in names}
     sizes = {name: spec.nbytes for name, spec in specs.items()}
-    problems = [f"{present} of {files} weight files are present"]
+    problems = [f"{present} of {files} weight files are present"] if present else []
     required = {name for name in expected if not name.startswith(DRAFT_PREFIX)}
     for what, odd in (
         ("missing from the index", sorted(required - names)),

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+import isobath
 from isobath.errors import ConfigError, CorruptCheckpoint, IsobathError, UnsupportedCheckpoint
 from isobath.model.inventory import parameters, tensor_class, tensors
 from isobath.model.revision import IGNORED, parse_config, read_config
 from tests.support.checkpoints import small_config
 
-FLASH = Path(__file__).parents[1] / "data" / "v4_flash_config.json"
+FLASH = Path(isobath.__file__).parent / "models" / "flash_config.json"
 REMOVE = object()
 
 

@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from isobath.errors import CorruptCheckpoint
+from isobath.errors import CheckpointError, CorruptCheckpoint
+from isobath.model.binder import bind
 from isobath.model.load import load
+from isobath.model.revision import parse_config
 from isobath.model.shards import INDEX, SINGLE, open_shards
 from isobath.model.writer import write_checkpoint
 from isobath.numerics.dialect import OCP
-from isobath.ops.table import bind
+from isobath.ops import table
 from tests.support.checkpoints import random_checkpoint
 
 Header = dict[str, Any]
@@ -94,8 +96,43 @@ def test_damage_to_a_file_is_caught_and_named(name: str, tmp_path: Path) -> None
             numerics="native",
             dialect=OCP,
             device=torch.device("cpu"),
-            ops=bind("reference"),
+            ops=table.bind("reference"),
         )
+
+
+def test_a_file_cut_anywhere_is_caught(tmp_path: Path) -> None:
+    random_checkpoint(tmp_path, compress_ratios=[0], n_routed_experts=3)
+    file = tmp_path / SINGLE
+    blob = file.read_bytes()
+    for size in [*range(0, 64), *range(64, len(blob), len(blob) // 100), len(blob) - 1]:
+        file.write_bytes(blob[:size])
+        with pytest.raises(CorruptCheckpoint, match=str(file)):
+            open_shards(tmp_path)
+
+
+def test_a_flipped_header_bit_never_passes_for_another_tensor(tmp_path: Path) -> None:
+    """It is an error of ours, or it was in a byte that says nothing (metadata, padding)."""
+    config = parse_config(
+        random_checkpoint(tmp_path, compress_ratios=[0], n_routed_experts=3), where="x"
+    )
+    file = tmp_path / SINGLE
+    blob = bytearray(file.read_bytes())
+    whole = open_shards(tmp_path).entries
+    caught = passed = 0
+    for at in range(0, 8 + int.from_bytes(blob[:8], "little"), 5):
+        bit = 1 << at % 8
+        blob[at] ^= bit
+        file.write_bytes(blob)
+        blob[at] ^= bit
+        try:
+            shards = open_shards(tmp_path)
+            bind(config, shards.specs(), where="x")
+        except CheckpointError:
+            caught += 1
+        else:
+            assert shards.entries == whole, f"bit {bit} of byte {at}"
+            passed += 1
+    assert caught > 20 * passed > 0
 
 
 def change_index(folder: Path, change: Callable[[Header], Any]) -> None:

@@ -202,9 +202,9 @@ def test_load_write_load_is_byte_identical(
         assert first == original
     else:
         assert len(first) == len(original)
-        assert dequantized(tmp_path / "first").keys() == dequantized(checkpoint).keys()
-        for name, value in dequantized(tmp_path / "first").items():
-            assert torch.equal(value, dequantized(checkpoint)[name]), name
+        got, want = dequantized(tmp_path / "first"), dequantized(checkpoint)
+        assert got.keys() == want.keys()
+        assert all(torch.equal(got[name], want[name]) for name in want)
 
 
 def rewritten(config: ModelConfig, weights: ModelWeights, folder: Path, source: Path) -> bytes:
