@@ -6,7 +6,7 @@ multiplying. The exact cases have plain float32 weights and activations.
 
 import torch
 
-from isobath.numerics.dialect import Dialect
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.numerics.fp8 import ACTIVATION_BLOCK
 from isobath.ops.contract import Arguments, Case, Make
 from isobath.ops.experts import ExpertWeights
@@ -29,8 +29,8 @@ def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: boo
         elif hostile == "zero_block":
             x[:, :128], w13[0, :32], w2[:, :, :32] = 0, 0, 0
         elif hostile == "amax_edge":
-            x[:, 0] = 448.0
-            x[0, 0] = 450.0
+            x[:, 0] = OCP.quant_max
+            x[0, 0] = OCP.quant_max + 2
         elif hostile == "limits":
             w13 *= 30
         elif hostile == "nan":

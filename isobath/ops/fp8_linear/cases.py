@@ -2,7 +2,7 @@
 
 import torch
 
-from isobath.numerics.dialect import Dialect
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, WEIGHT_BLOCK
 from isobath.ops.contract import Arguments, Case, Make
 from isobath.ops.operands import round_fp8, unrounded
@@ -16,8 +16,8 @@ def make(tokens: int, n: int, k: int, hostile: str = "") -> Make:
             x[:, :128] = 0
             weight[:128] = 0
         elif hostile == "edge":  # amax exactly at, and one ulp above, a power of two times 448
-            x[:, 0] = 448.0
-            x[0, 0] = torch.nextafter(torch.tensor(448.0), torch.tensor(449.0))
+            x[:, 0] = OCP.quant_max
+            x[0, 0] = torch.nextafter(x[0, 0], torch.tensor(torch.inf))
         elif hostile == "nan":
             x[0, 0] = float("nan")
         quantized = round_fp8(x.to(device), dialect, ACTIVATION_BLOCK)

@@ -2,7 +2,7 @@
 
 import torch
 
-from isobath.numerics.dialect import Dialect
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.ops.contract import Arguments, Case, Make
 from isobath.ops.operands import normal
 
@@ -27,7 +27,7 @@ def make_amax_edges(dtype: torch.dtype) -> Make:
     """Rows whose amax is 448 * 2**k, or one ulp of dtype below or above it, k from -24 to 24."""
 
     def build(dialect: Dialect, device: torch.device, generator: torch.Generator) -> Arguments:
-        edges = 448.0 * 2.0 ** torch.arange(-24, 25)
+        edges = OCP.quant_max * 2.0 ** torch.arange(-24, 25)
         integer = torch.int16 if dtype == BF16 else torch.int32
         bits = edges.to(dtype).view(integer)
         amax = torch.cat([bits - 1, bits, bits + 1]).view(dtype).float()
@@ -45,7 +45,7 @@ def make_code_ties(dialect: Dialect, device: torch.device, generator: torch.Gene
     midpoints = (codes[1:] + codes[:-1]) / 2
     x = torch.zeros(2, 128)
     x[:, : len(midpoints)] = midpoints
-    x[:, -1] = 448.0  # fixes the scale
+    x[:, -1] = OCP.quant_max  # fixes the scale
     return {"x": (x * torch.tensor([[1.0], [-1.0]])).to(device), "dialect": dialect}
 
 

@@ -40,6 +40,7 @@ CASES = (
     Case("one", make(1, 16, 4)),
     Case("ragged", make(5, 24, 6)),
     Case("tall", make(67, 16, 4)),
+    Case("odd_experts", make(7, 13, 3)),
     Case("flash", make(5, 256, 6)),
     Case("all_experts", make(3, 4, 4)),
     Case("all_tied", make(3, 16, 4, "all_tied")),

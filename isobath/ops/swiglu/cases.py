@@ -34,6 +34,7 @@ CASES = (
     Case("one", make(1, 128)),
     Case("ragged", make(5, 96)),
     Case("tall", make(67, 128)),
+    Case("odd_width", make(7, 101)),
     Case("strided", make(5, 128, "strided")),
     Case("zero", make(3, 128, "zero")),
     Case("limits", make(3, 128, "limits", std=8.0)),

@@ -1,0 +1,152 @@
+"""Measure every op, backend, case and dialect on this machine; the rows are verdicts.
+
+    python -m isobath.bench.ops [--op NAME] [--backend NAME] [--dialect ocp|fnuz] [--json PATH]
+
+Correctness comes first: a wrong kernel has no time. The torch backend runs on the CPU alone, the
+others on a GPU alone. The last line of stdout is one JSON object of counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from isobath.errors import BackendUnavailable, ConfigError
+from isobath.numerics.dialect import DIALECTS
+from isobath.ops.contract import PROPERTIES
+from isobath.ops.measure import Subject, measure
+from isobath.ops.table import contract, op_names
+from isobath.ops.verdicts import Verdict, append, choose, verdict
+from isobath.target import Target, detect
+
+TABLE_WIDTH = 150
+
+
+def main(
+    op: Annotated[str | None, typer.Option(help="Only this op.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Only this backend.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Only this dialect: ocp or fnuz.")] = None,
+    rows_path: Annotated[Path | None, typer.Option("--json", help="Append rows here.")] = None,
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+) -> None:
+    """Measure the ops of this machine; the last line of stdout is one JSON object."""
+    print(json.dumps(run(op, backend, dialect, rows_path=rows_path, device=device)))
+
+
+def run(
+    op: str | None = None,
+    backend: str | None = None,
+    dialect: str | None = None,
+    *,
+    rows_path: Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure, print a table, append rows; returns counts and the chosen backends.
+
+    Keys: device, rows, agree, wrong, then for each property how often it held, and was broken;
+    unavailable (backends that cannot run here), chosen (op -> backend), refused (op -> why none).
+    Raises ConfigError for an unknown op or dialect.
+    """
+    torch.set_num_threads(1)
+    target = detect(device)
+    subjects, unavailable = collect(target, op, backend, dialect)
+    console = Console(stderr=True)
+    rows = []
+    for subject in track(subjects, "measuring", console=console, transient=True):
+        rows.append(verdict(subject, measure(subject, timed=True), target))
+    if rows_path is not None:
+        append(rows_path, rows)
+    Console(width=TABLE_WIDTH).print(_table(rows, target))
+    return _counts(rows, target) | {"unavailable": unavailable} | _choices(rows)
+
+
+def collect(
+    target: Target, op: str | None, backend: str | None, dialect: str | None
+) -> tuple[list[Subject], list[str]]:
+    """What there is to measure on `target`, and the "op/backend" that cannot be loaded here."""
+    if dialect is not None and dialect not in DIALECTS:
+        raise ConfigError(f"no dialect is called {dialect!r}", found=", ".join(DIALECTS))
+    subjects, unavailable = [], []
+    for name in op_names() if op is None else (op,):
+        one = contract(name)
+        for kind in one.backends:
+            if (kind == "torch") != (target.kind == "cpu") or backend not in (None, kind):
+                continue
+            try:
+                bound = one.backend(kind)
+            except BackendUnavailable:
+                unavailable.append(f"{name}/{kind}")
+                continue
+            subjects += [
+                Subject(one, bound, case, DIALECTS[spoken], target.device)
+                for spoken in DIALECTS
+                if dialect in (None, spoken)
+                for case in one.cases()
+            ]
+    return subjects, unavailable
+
+
+def _table(rows: Sequence[Verdict], target: Target) -> Table:
+    table = Table(title=f"{target.name} ({target.arch}), torch {torch.__version__}")
+    for column in ("op", "backend", "dialect", "agree", "worst error", "format error"):
+        table.add_column(column, justify="left" if column in ("op", "backend") else "right")
+    for column in (*(name.replace("_", "-") for name in PROPERTIES), "us, by case"):
+        table.add_column(column, justify="right")
+    groups: dict[tuple[str, str, str], list[Verdict]] = defaultdict(list)
+    for row in rows:
+        groups[row.op, row.backend, row.dialect].append(row)
+    for key, group in groups.items():
+        times = [row.us for row in group if row.us is not None]
+        table.add_row(
+            *key,
+            f"{sum(row.agrees for row in group)}/{len(group)}",
+            _worst([row.error if row.agrees else float("inf") for row in group]),
+            _worst([row.format_error for row in group]),
+            *(_share(group, name) for name in PROPERTIES),
+            f"{min(times):.1f} .. {max(times):.1f}" if times else "-",
+        )
+    return table
+
+
+def _worst(errors: Sequence[float | None]) -> str:
+    known = [error for error in errors if error is not None]
+    return f"{max(known):.2g}" if known else "-"
+
+
+def _share(group: Sequence[Verdict], name: str) -> str:
+    """How many of the rows on which a property was measured have it."""
+    values = [getattr(row, name) for row in group if getattr(row, name) is not None]
+    return f"{sum(values)}/{len(values)}" if values else "-"
+
+
+def _counts(rows: Sequence[Verdict], target: Target) -> dict[str, Any]:
+    counts: dict[str, Any] = {"device": target.name, "arch": target.arch, "rows": len(rows)}
+    counts["agree"] = sum(row.agrees for row in rows)
+    counts["wrong"] = len(rows) - counts["agree"]
+    for name in PROPERTIES:
+        counts[name] = sum(getattr(row, name) is True for row in rows)
+        counts[f"not_{name}"] = sum(getattr(row, name) is False for row in rows)
+    return counts
+
+
+def _choices(rows: Sequence[Verdict]) -> dict[str, Any]:
+    chosen, refused = {}, {}
+    for name in dict.fromkeys(row.op for row in rows):
+        try:
+            chosen[name] = choose(rows, contract(name)).backend
+        except ConfigError as error:
+            refused[name] = str(error)
+    return {"chosen": chosen, "refused": refused}
+
+
+if __name__ == "__main__":
+    typer.run(main)
