@@ -2,14 +2,12 @@
 
 Accepted are the model_type `deepseek_v4` releases with MXFP4 experts and FP8 weights in 128 x 128
 blocks: V4-Flash (April), V4-Flash-0731 (DSpark draft), V4-Pro, and smaller models of that shape.
-Every field of the file is read, required to have one value, or in IGNORED; any other is refused,
-because a field we do not know may change the maths. `expert_dtype` may be missing: the tensors
-decide FP4 or FP8 (see binder.py). Nothing here opens a weight file.
+Any field that fields.py does not know is refused, because it may change the maths. `expert_dtype`
+may be missing: the tensors decide FP4 or FP8 (see binder.py). Nothing here opens a weight file.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,87 +15,21 @@ from typing import Any, NoReturn
 
 from isobath.config import ModelConfig, RopeConfig
 from isobath.errors import ConfigError, CorruptCheckpoint, UnsupportedCheckpoint
-
-POSITIVE_INTS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "head_dim",
-    "qk_rope_head_dim",
-    "q_lora_rank",
-    "o_groups",
-    "o_lora_rank",
-    "sliding_window",
-    "index_n_heads",
-    "index_head_dim",
-    "index_topk",
-    "n_routed_experts",
-    "num_experts_per_tok",
-    "moe_intermediate_size",
-    "hc_mult",
-    "hc_sinkhorn_iters",
-    "max_position_embeddings",
+from isobath.model.fields import (
+    COUNTS,
+    DSPARK,
+    FIXED,
+    KNOWN,
+    POSITIVE_FLOATS,
+    POSITIVE_INTS,
+    QUANTIZATION,
+    YARN,
+    bad,
+    integer,
+    nearest,
+    need,
+    number,
 )
-COUNTS = ("num_hash_layers", "bos_token_id", "eos_token_id")
-POSITIVE_FLOATS = ("routed_scaling_factor", "swiglu_limit", "hc_eps", "rms_norm_eps")
-
-FIXED: dict[str, tuple[Any, str]] = {
-    "hidden_act": ("silu", "the experts compute silu(gate) * up and nothing else"),
-    "scoring_func": ("sqrtsoftplus", "the router computes sqrt(softplus(logits)) and nothing else"),
-    "topk_method": ("noaux_tc", "the router takes the top-k of scores plus bias, without groups"),
-    "norm_topk_prob": (True, "route weights are divided by their sum"),
-    "n_shared_experts": (1, "one shared expert is added to the routed ones"),
-    "num_key_value_heads": (1, "all query heads share one key/value row"),
-    "attention_bias": (False, "the attention projections have no bias"),
-    "mlp_bias": (False, "the experts have no bias"),
-    "tie_word_embeddings": (False, "the LM head is a matrix of its own"),
-    "is_encoder_decoder": (False, "the model is decoder-only"),
-}
-"""Fields that must have one value when they are there, and why."""
-
-QUANTIZATION: dict[str, Any] = {
-    "quant_method": "fp8",
-    "fmt": "e4m3",
-    "scale_fmt": "ue8m0",
-    "weight_block_size": [128, 128],
-    "activation_scheme": "dynamic",
-}
-
-IGNORED = frozenset(
-    {
-        # the class to build (checked apart), the writer, the dtype a training framework would use
-        *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype"),
-        *("_name_or_path", "auto_map"),
-        # training
-        *("initializer_range", "attention_dropout", "output_router_logits"),
-        *("router_aux_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux"),
-        # generation and transformers' own interface
-        *("use_cache", "pad_token_id", "output_hidden_states", "output_attentions", "return_dict"),
-        *("chunk_size_feed_forward", "problem_type", "id2label", "label2id"),
-    }
-)
-"""Known fields without a meaning for inference."""
-
-DSPARK = (
-    "dspark_block_size",
-    "dspark_target_layer_ids",
-    "dspark_noise_token_id",
-    "dspark_markov_rank",
-)
-STRUCTURED = (
-    "compress_ratios",
-    "compress_rope_theta",
-    "expert_dtype",
-    "num_nextn_predict_layers",
-    "quantization_config",
-    "rope_scaling",
-    "rope_theta",
-)
-KNOWN = (
-    frozenset((*POSITIVE_INTS, *COUNTS, *POSITIVE_FLOATS, *FIXED, *DSPARK, *STRUCTURED)) | IGNORED
-)
-YARN = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow")
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -147,9 +79,9 @@ def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
     _refuse_unknown_fields(raw, where)
     _refuse_other_values(raw, where)
     _check_quantization(raw, where)
-    ints: dict[str, Any] = {name: _integer(raw, name, where, least=1) for name in POSITIVE_INTS}
-    ints |= {name: _integer(raw, name, where, least=0) for name in COUNTS}
-    floats: dict[str, Any] = {name: _number(raw, name, where) for name in POSITIVE_FLOATS}
+    ints: dict[str, Any] = {name: integer(raw, name, where, least=1) for name in POSITIVE_INTS}
+    ints |= {name: integer(raw, name, where, least=0) for name in COUNTS}
+    floats: dict[str, Any] = {name: number(raw, name, where) for name in POSITIVE_FLOATS}
     ratios = _ratios(raw, where)
     draft, stages = _draft(raw, len(ratios) - ints["num_hidden_layers"], where)
     layers = ints["num_hidden_layers"]
@@ -229,13 +161,13 @@ def _refuse_unknown_fields(raw: Mapping[str, Any], where: str) -> None:
     for name in raw:
         if name in KNOWN:
             continue
-        near = difflib.get_close_matches(name, sorted(KNOWN), n=1, cutoff=0.0)[0]
+        near = nearest(name, KNOWN)
         _refuse(
             where,
             f"unknown field {name!r} (the nearest known one is {near!r})",
             "a field that isobath does not know may change the maths",
             "use a revision that isobath knows; if the field has no effect on inference, add it to "
-            "IGNORED in isobath/model/revision.py",
+            "IGNORED in isobath/model/fields.py",
         )
 
 
@@ -264,7 +196,7 @@ def _check_quantization(raw: Mapping[str, Any], where: str) -> None:
         if name == "expert_dtype":
             continue
         if name not in QUANTIZATION:
-            near = difflib.get_close_matches(name, sorted(QUANTIZATION), n=1, cutoff=0.0)[0]
+            near = nearest(name, QUANTIZATION)
             _refuse(
                 where,
                 f"unknown field quantization_config.{name} (the nearest known one is {near!r})",
@@ -299,9 +231,9 @@ def refuse_fp8_experts(where: str, evidence: str) -> NoReturn:
 
 
 def _ratios(raw: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    ratios = _need(raw, "compress_ratios", where)
+    ratios = need(raw, "compress_ratios", where)
     if not isinstance(ratios, list) or any(type(r) is not int for r in ratios):
-        _bad(where, "compress_ratios", "a list of integers", ratios)
+        bad(where, "compress_ratios", "a list of integers", ratios)
     other = sorted(set(ratios) - {0, 4, 128})
     if other:
         _refuse(
@@ -316,25 +248,23 @@ def _draft(raw: Mapping[str, Any], spare: int, where: str) -> tuple[str, int]:
     """Kind and number of draft layers. The 0731 release still says num_nextn_predict_layers 1."""
     present = [name for name in DSPARK if raw.get(name) is not None]
     if raw.get("dspark_block_size"):
-        _integer(raw, "dspark_block_size", where, least=1)
+        integer(raw, "dspark_block_size", where, least=1)
         if spare < 1:
-            _bad(where, "compress_ratios", "entries for DSpark's draft stages", f"{spare} spare")
+            bad(where, "compress_ratios", "entries for DSpark's draft stages", f"{spare} spare")
         return "dspark", spare
     if present:
-        _bad(where, "dspark_block_size", f"a positive integer beside {present[0]}", None)
-    stages = _integer(
-        {"num_nextn_predict_layers": 0} | dict(raw), "num_nextn_predict_layers", where
-    )
+        bad(where, "dspark_block_size", f"a positive integer beside {present[0]}", None)
+    stages = integer({"num_nextn_predict_layers": 0} | dict(raw), "num_nextn_predict_layers", where)
     return ("mtp", stages) if stages else ("none", 0)
 
 
 def _rope(raw: Mapping[str, Any], max_position: int, where: str) -> RopeConfig:
-    theta, compress = (_number(raw, n, where) for n in ("rope_theta", "compress_rope_theta"))
+    theta, compress = (number(raw, n, where) for n in ("rope_theta", "compress_rope_theta"))
     scaling = raw.get("rope_scaling")
     if scaling is None:
         return RopeConfig(theta, compress, 1.0, max_position, 32.0, 1.0)
     if not isinstance(scaling, dict):
-        _bad(where, "rope_scaling", "an object or null", scaling)
+        bad(where, "rope_scaling", "an object or null", scaling)
     kind = scaling.get("type", scaling.get("rope_type"))
     unknown = sorted(set(scaling) - {"type", "rope_type", *YARN})
     if kind != "yarn" or unknown:
@@ -348,10 +278,10 @@ def _rope(raw: Mapping[str, Any], max_position: int, where: str) -> RopeConfig:
     return RopeConfig(
         theta=theta,
         compress_theta=compress,
-        factor=_number(scaling, "factor", where),
-        original_max_position=_integer(scaling, "original_max_position_embeddings", where, least=1),
-        beta_fast=_number(scaling, "beta_fast", where),
-        beta_slow=_number(scaling, "beta_slow", where),
+        factor=number(scaling, "factor", where),
+        original_max_position=integer(scaling, "original_max_position_embeddings", where, least=1),
+        beta_fast=number(scaling, "beta_fast", where),
+        beta_slow=number(scaling, "beta_slow", where),
     )
 
 
@@ -383,36 +313,3 @@ def _check_shape(c: ModelConfig, where: str) -> None:
                 effect="no model has this shape",
                 do="take config.json from the published checkpoint",
             )
-
-
-def _need(raw: Mapping[str, Any], name: str, where: str) -> Any:
-    if name not in raw:
-        raise ConfigError(
-            f"{where}: field {name!r} is missing",
-            effect="the model's shape or maths would be guessed",
-            do="take config.json from the published checkpoint",
-        )
-    return raw[name]
-
-
-def _bad(where: str, name: str, expected: str, value: Any) -> NoReturn:
-    raise ConfigError(
-        f"{where}: {name} must be {expected}",
-        found=repr(value)[:200],
-        effect="no model has this shape",
-        do="take config.json from the published checkpoint",
-    )
-
-
-def _integer(raw: Mapping[str, Any], name: str, where: str, *, least: int = 0) -> int:
-    value = _need(raw, name, where)
-    if type(value) is not int or value < least:
-        _bad(where, name, f"an integer >= {least}", value)
-    return value
-
-
-def _number(raw: Mapping[str, Any], name: str, where: str) -> float:
-    value = _need(raw, name, where)
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        _bad(where, name, "a positive number", value)
-    return float(value)
