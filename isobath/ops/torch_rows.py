@@ -30,27 +30,35 @@ from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import AMAX_FLOOR
 
 _HALF_BIAS = 15
-_ABSENT = 256
-"""Index of factor 0 in factors(): one past the last scale byte."""
+CHUNK_BYTES = 4 << 20
+"""Temporaries beyond this leave the core's cache, and glibc may hand them back to the kernel after
+every call: 16 tokens over 192 rows in one piece took 3,500 page faults and 12 ms a call, in two
+pieces none and 3.6 ms (busy 2-core AMD EPYC virtual machine, 2026-11-21)."""
 _FLOOR_BITS = int(torch.tensor(AMAX_FLOOR).view(torch.int32))
 _INFINITY_BITS = 0x7F800000
 
 
+def chunk_size(count: int, bytes_each: int) -> int:
+    """How many of `count` items to work on at a time so that their float32 keys fill CHUNK_BYTES,
+    in chunks of nearly equal size; at least 1."""
+    pieces = -(-count * bytes_each // CHUNK_BYTES)
+    return max(1, -(-count // max(1, pieces)))
+
+
 @cache
 def factors(dialect: Dialect) -> torch.Tensor:
-    """float32 [257]: what half() values of a block with scale byte b are multiplied by.
+    """float32 [256]: what half() values of a block with scale byte b are multiplied by.
 
-    Zero at _ABSENT. Infinite from 2^128 on: blocks whose amax exceeds 448 * 2^119 decode to
-    infinity and NaN, not to their value. No normed row holds such a number.
+    Infinite from 2^128 on: blocks whose amax exceeds 448 * 2^119 decode to infinity and NaN, not to
+    their value. No normed row holds such a number.
     """
-    scales = ue8m0.decode(torch.arange(256, dtype=torch.uint8)) * half_factor(dialect)
-    return torch.cat((scales, torch.zeros(1)))
+    return ue8m0.decode(torch.arange(256, dtype=torch.uint8)) * half_factor(dialect)
 
 
 @cache
 def block_scales(dialect: Dialect) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """By the exponent field of a rounded-up amax: UE8M0 byte (uint8), scale and 1 / scale (float32),
-    each [256]; NaN at 255."""
+    """By the exponent field of a rounded-up amax: UE8M0 byte (uint8), scale and 1 / scale
+    (float32), each [256]; NaN at 255."""
     limit_exponent = int(dialect.quant_max).bit_length() - 1
     assert dialect.quant_max == 1.75 * 2**limit_exponent, dialect
     byte = (torch.arange(256) - limit_exponent).clamp_min_(0)
@@ -77,51 +85,48 @@ def half(codes: torch.Tensor, dialect: Dialect) -> tuple[torch.Tensor, torch.Ten
     return bits.view(torch.float16), has_nan
 
 
-def gather(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
-    """Bytes of rows (int64 [...], >= 0): uint8 [..., row_bytes]."""
-    return cache.bytes.index_select(0, rows.reshape(-1)).view(*rows.shape, cache.layout.row_bytes)
+def gather(cache: CacheView, rows: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    """Bytes of rows (int64 [...], >= 0): uint8 [..., row_bytes].
 
-
-def decode_into(
-    out: torch.Tensor, raw: torch.Tensor, cache: CacheView, absent: torch.Tensor
-) -> None:
-    """Decode gathered bytes into `out` float32 [..., width]; exact zeros where `absent`.
-
-    raw: uint8 [..., row_bytes], contiguous. cache: whose layout and dialect they have. absent: bool
-    [...].
+    Where `absent` (bool [...]) they are zero, which decodes to zeros in any layout and dialect.
     """
-    layout, nowhere = cache.layout, absent.unsqueeze(-1)
+    raw = cache.bytes.index_select(0, rows.reshape(-1)).view(*rows.shape, cache.bytes.shape[1])
+    if absent is not None:
+        raw.view(torch.int32).bitwise_and_((absent.to(torch.int32) - 1).unsqueeze(-1))
+    return raw
+
+
+def decode_into(out: torch.Tensor, raw: torch.Tensor, cache: CacheView) -> None:
+    """Decode gathered bytes (uint8 [..., row_bytes], contiguous) into `out` float32 [..., width].
+
+    cache: whose layout and dialect they have.
+    """
+    layout = cache.layout
     if layout.plain:
-        out.copy_(raw.view(torch.float32)).masked_fill_(nowhere, 0.0)
+        out.copy_(raw.view(torch.float32))
         return
     values, has_nan = half(raw[..., : layout.nope], cache.dialect)
     nope = out[..., : layout.nope]
     nope.copy_(values)
-    factor = _row_factors(raw, layout, cache.dialect, has_nan, absent)
+    factor = _row_factors(raw, layout, cache.dialect, has_nan)
     nope.unflatten(-1, (-1, layout.quant_block)).mul_(factor.unsqueeze(-1))
     if layout.rope:
         rope = raw.view(torch.bfloat16)[..., layout.rope_offset // 2 : layout.scale_offset // 2]
-        out[..., layout.nope :] = rope.masked_fill(nowhere, 0.0)
+        out[..., layout.nope :] = rope
 
 
 def _row_factors(
-    raw: torch.Tensor,
-    layout: RowLayout,
-    dialect: Dialect,
-    has_nan: torch.Tensor,
-    absent: torch.Tensor,
+    raw: torch.Tensor, layout: RowLayout, dialect: Dialect, has_nan: torch.Tensor
 ) -> torch.Tensor:
-    """float32 [..., num_scales]: multipliers of half() values, NaN and absence included."""
+    """float32 [..., num_scales]: multipliers of half() values, NaN for rows with a NaN code."""
     if layout.scale_bytes == 1:
         start = layout.scale_offset
         index = raw[..., start : start + layout.num_scales].to(torch.int32)
         index.masked_fill_(has_nan.unsqueeze(-1), ue8m0.NAN_BYTE)
-        index.masked_fill_(absent.unsqueeze(-1), _ABSENT)
         return factors(dialect).index_select(0, index.view(-1)).view(index.shape)
     start = layout.scale_offset // 4
     scale = raw.view(torch.float32)[..., start : start + layout.num_scales] * half_factor(dialect)
-    scale.masked_fill_(has_nan.unsqueeze(-1), float("nan"))
-    return scale.masked_fill_(absent.unsqueeze(-1), 0.0)
+    return scale.masked_fill_(has_nan.unsqueeze(-1), torch.nan)
 
 
 def quantize_blocks(x: torch.Tensor, dialect: Dialect) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,8 +134,8 @@ def quantize_blocks(x: torch.Tensor, dialect: Dialect) -> tuple[torch.Tensor, to
     scale up in block_scales()).
 
     The rule of numerics.fp8.quantize in fewer calls: adding 0x1FFFFF carries into the exponent of
-    amax exactly when its significand exceeds 1.75, that of 448 and of 224. Blocks whose amax exceeds
-    448 * 2^119 come out as NaN, like infinite ones.
+    amax exactly when its significand exceeds 1.75, that of 448 and of 224. Blocks whose amax
+    exceeds 448 * 2^119 come out as NaN, like infinite ones.
     """
     bits = x.abs().amax(-1).view(torch.int32).clamp_(_FLOOR_BITS, _INFINITY_BITS)
     exponent = (bits + 0x1FFFFF) >> 23

@@ -17,12 +17,13 @@ class CompressInsert(Protocol):
     without ape. C = 2 * d for ratio 4 (overlapping windows), d for ratio 128.
     ape: float32 [ratio, C], added to a token's gate at row position % ratio.
     norm_weight: [d]. cos_sin: float32 [E, R] at the position of each window's first token.
-    state: float32 [ring rows, 2, C]; k and gate with ape added. Changed in place.
+    state: float32 [ring rows, 2, C]; k and gate with ape added. Changed in place. Row 0 belongs to
+    nobody, as the null row of a cache does.
     pool_rows: int64 [E, n], n = 8 for ratio 4, 128 for ratio 128: the window's tokens oldest
     first; r >= 0 is row r of `fresh`, -1 is absent (gate -inf), r <= -2 is state row -2 - r.
     entry_rows: int64 [E], the cache row of each entry; -1 stores nothing.
     positions: int64 [T]. keep_tokens, keep_rows: int64 [W]: fresh token -> state row, applied
-    after pooling; token -1 writes nothing.
+    after pooling; distinct rows. A pair (-1, -1) is padding and writes nothing, or row 0.
 
     Entry e = sum_n softmax_n(gate) * k, channel by channel; with ratio 4 the first four tokens use
     channels 0:d and the last four d:2d. Rounded to `dtype`, RMSNorm, rotation, rounded to `dtype`,
@@ -49,10 +50,10 @@ class CompressInsert(Protocol):
 
 
 def observe(result: Any, args: Arguments) -> Mapping[str, torch.Tensor]:
-    """Every row of the cache but the null row, and the whole ring."""
+    """Every row of the cache and of the ring but row 0."""
     cache: CacheView = args["cache"]
     rows = torch.arange(1, len(cache.bytes), device=cache.bytes.device)
-    return {"cache": read_rows(cache, rows), "state": args["state"].flatten(1)}
+    return {"cache": read_rows(cache, rows), "state": args["state"][1:].flatten(1)}
 
 
 OP = Op(

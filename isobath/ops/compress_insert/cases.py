@@ -31,7 +31,7 @@ def make(
         plan = Plan(steps, ratio, padded)
         channels = 2 * row.width if ratio == 4 else row.width
         fresh = torch.randn(len(plan.positions), 2, channels, generator=generator)
-        old = torch.randn(len(steps) * plan.ring, 2, channels, generator=generator)
+        old = torch.randn((len(steps) + 1) * plan.ring, 2, channels, generator=generator)
         norm_weight = 1 + 0.1 * torch.randn(row.width, generator=generator)
         if hostile == "nan":
             fresh[0, 0, 3] = torch.nan
@@ -75,7 +75,7 @@ def make(
 class Plan:
     """The index arguments of a step, as lists, and `held`: the state rows that hold older tokens.
 
-    Sequence s has state rows s * ring and on. entries: number of each entry, -1 for padding.
+    Sequence s has state rows (s + 1) * ring and on. entries: number of each entry, -1 for padding.
     """
 
     def __init__(self, steps: Steps, ratio: int, padded: bool) -> None:
@@ -87,7 +87,7 @@ class Plan:
         self.keep_rows: list[int] = [-1] if padded else []
         self.held: list[int] = []
         for s, (start, tokens) in enumerate(steps):
-            self._add(s * self.ring, start, start + tokens, ratio)
+            self._add((s + 1) * self.ring, start, start + tokens, ratio)
         if padded:
             self.keep_tokens.append(-1)
             self.keep_rows.append(-1)

@@ -1,13 +1,18 @@
 """compress_insert on a CPU: pooling vectorised over the entries that come due.
 
-Padding among the rows to keep repeats a row that is really kept, or rewrites a row's own content
-when there is none, so that no shape depends on a value.
+Entries go in chunks whose intermediates stay in the core's cache; no shape depends on a value.
+Padding among the rows to keep is written to state row 0.
 """
+
+from functools import cache as memoize
 
 import torch
 
 from isobath.cache.view import CacheView
 from isobath.ops.torch_rows import rotate_, store
+
+_CHUNK_ROWS = 512
+"""Pooled rows of a chunk: 1 MiB of k and as much of the gate at 512 channels."""
 
 
 def compress_insert(
@@ -34,41 +39,41 @@ def compress_insert(
         pooled = _pool(step, state, pool_rows, width).to(dtype).float()
         normed = torch.nn.functional.rms_norm(pooled, (width,), norm_weight.float(), eps)
         store(cache, entry_rows, rotate_(normed, cos_sin).to(dtype).float())
-    if len(keep_tokens):
-        _keep(step, state, keep_tokens, keep_rows)
+    kept = step.index_select(0, keep_tokens.clamp_min(0))
+    state.index_copy_(0, keep_rows.clamp_min(0), kept)
 
 
 def _pool(
     step: torch.Tensor, state: torch.Tensor, pool_rows: torch.Tensor, width: int
 ) -> torch.Tensor:
     """float32 [E, width]: the gate's softmax over each window's tokens, channel by channel."""
+    chunk = max(1, _CHUNK_ROWS // pool_rows.shape[1])
+    if len(pool_rows) <= chunk:
+        return _pool_chunk(step, state, pool_rows, width)
+    return torch.cat([_pool_chunk(step, state, part, width) for part in pool_rows.split(chunk)])
+
+
+def _pool_chunk(
+    step: torch.Tensor, state: torch.Tensor, pool_rows: torch.Tensor, width: int
+) -> torch.Tensor:
     entries, count = pool_rows.shape
     halves = step.shape[-1] // width
-    index = torch.arange(count, device=step.device) * halves // count  # the half of each place
-    # As matrices of `width` columns, row (token * 2 + kind) * halves + half; kind 0: k, 1: gate.
-    fresh_index = (pool_rows.clamp_min(0) * 2 * halves + index).reshape(-1)
-    state_index = ((-2 - pool_rows).clamp_min_(0) * 2 * halves + index).reshape(-1)
-    from_state = (pool_rows < -1).unsqueeze(-1)
-    absent = (pool_rows == -1).unsqueeze(-1)
-    shape = (entries, count, width)
-    picked = []
-    for kind, missing in ((0, 0.0), (1, -torch.inf)):
-        offset = kind * halves
-        fresh = step.view(-1, width).index_select(0, fresh_index + offset).view(shape)
-        old = state.view(-1, width).index_select(0, state_index + offset).view(shape)
-        picked.append(torch.where(from_state, old, fresh).masked_fill_(absent, missing))
-    k, gate = picked
-    return (torch.softmax(gate, 1) * k).sum(1)
+    places, per_row = _places(count, halves), 2 * halves
+    rows = pool_rows.unsqueeze(1)
+    fresh_index = (rows.clamp_min(0) * per_row + places).view(-1)
+    state_index = ((-2 - rows).clamp_min_(0) * per_row + places).view(-1)
+    fresh = step.view(-1, width).index_select(0, fresh_index)
+    old = state.view(-1, width).index_select(0, state_index)
+    both = torch.where((rows < -1).expand(-1, 2, -1).reshape(-1, 1), old, fresh)
+    k, gate = both.view(entries, 2, count, width).unbind(1)
+    absent = (pool_rows == -1).unsqueeze(2)
+    weights = torch.softmax(gate.masked_fill_(absent, -torch.inf), 1)
+    return weights.mul_(k.masked_fill_(absent, 0.0)).sum(1)
 
 
-def _keep(
-    step: torch.Tensor, state: torch.Tensor, keep_tokens: torch.Tensor, keep_rows: torch.Tensor
-) -> None:
-    """state[keep_rows] = step[keep_tokens], but for tokens -1."""
-    wanted = keep_tokens >= 0
-    some = wanted.to(torch.uint8).argmax().view(1)
-    tokens = torch.where(wanted, keep_tokens, keep_tokens.index_select(0, some))
-    rows = torch.where(wanted, keep_rows, keep_rows.index_select(0, some)).clamp_min_(0)
-    values = step.index_select(0, tokens.clamp_min(0))
-    old = state.index_select(0, rows)
-    state.index_copy_(0, rows, torch.where((tokens >= 0).view(-1, 1, 1), values, old))
+@memoize
+def _places(count: int, halves: int) -> torch.Tensor:
+    """int64 [2, count]: where the k and gate of each place of a window begin within a state row,
+    in units of the entry's width. With overlapping windows the later places use the second half."""
+    half = torch.arange(count) * halves // count
+    return torch.stack((half, half + halves))

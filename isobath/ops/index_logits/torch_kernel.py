@@ -1,7 +1,7 @@
 """index_logits on a CPU.
 
 Up to one token a sequence, every token gathers its own keys and nothing is read back. With more
-tokens than sequences (prefill) keys are decoded once a sequence and tokens go in chunks, so that
+tokens than sequences (prefill, known by the table's rows) keys are decoded once a sequence and tokens go in chunks, so that
 the [tokens, heads, entries] intermediate stays small. Key scales are powers of two and positive,
 so they are applied after the sum over heads.
 """
@@ -10,10 +10,7 @@ import torch
 
 from isobath.cache.view import CacheView, Pages
 from isobath.numerics.dialect import dialect_of
-from isobath.ops.torch_rows import gather, half, half_factor
-
-_CHUNK_BYTES = 4 << 20
-"""Of the float32 intermediate; two of them fit the cores' caches of current server CPUs."""
+from isobath.ops.torch_rows import chunk_size, gather, half, half_factor
 
 
 def index_logits(
@@ -28,10 +25,10 @@ def index_logits(
     queries, weights = _queries(q, weights, cache)
     hidden = torch.arange(pages.capacity, device=q.device) >= visible.unsqueeze(1)
     if len(q) <= len(pages.table):
-        keys, factor = _keys(cache, pages, sequence)
-        closed = torch.bmm(queries, keys.transpose(1, 2)).relu_()
-        scores = torch.bmm(weights.unsqueeze(1), closed).squeeze(1).mul_(factor)
-        return scores.masked_fill_(hidden, -torch.inf)
+        size = chunk_size(len(q), pages.capacity * 4 * q.shape[2])
+        parts = [slice(start, start + size) for start in range(0, max(1, len(q)), size)]
+        scores = [_by_token(queries[p], weights[p], cache, pages, sequence[p]) for p in parts]
+        return torch.cat(scores).masked_fill_(hidden, -torch.inf)
     out = torch.empty(len(q), pages.capacity, device=q.device)
     begin = 0
     which, lengths = torch.unique_consecutive(sequence, return_counts=True)
@@ -43,6 +40,19 @@ def index_logits(
     return out.masked_fill_(hidden, -torch.inf)
 
 
+def _by_token(
+    queries: torch.Tensor,
+    weights: torch.Tensor,
+    cache: CacheView,
+    pages: Pages,
+    sequence: torch.Tensor,
+) -> torch.Tensor:
+    """Scores [T, N] before masking, every token over keys of its own."""
+    keys, factor = _keys(cache, pages, sequence)
+    closed = torch.bmm(queries, keys.transpose(1, 2)).relu_()
+    return torch.bmm(weights.unsqueeze(1), closed).squeeze(1).mul_(factor)
+
+
 def _score_run(
     out: torch.Tensor,
     queries: torch.Tensor,
@@ -52,7 +62,7 @@ def _score_run(
 ) -> None:
     """Fill out [n, N] for n tokens that share keys [N, d]."""
     heads = queries.shape[1]
-    chunk = max(1, _CHUNK_BYTES // (4 * heads * max(1, len(keys))))
+    chunk = chunk_size(len(out), 4 * heads * len(keys))
     for start in range(0, len(out), chunk):
         part = slice(start, start + chunk)
         dots = queries[part].flatten(0, 1) @ keys.T
@@ -79,7 +89,7 @@ def _keys(
     by: [S, capacity], NaN for a key that holds a NaN code."""
     offsets = torch.arange(pages.page_rows, device=sequence.device)
     first = pages.table.index_select(0, sequence) * pages.page_rows
-    raw = gather(cache, (first.unsqueeze(2) + offsets).flatten(1))
+    raw = gather(cache, (first.unsqueeze(2) + offsets).flatten(1), None)
     layout = cache.layout
     if layout.plain:
         keys = raw.view(torch.float32)

@@ -3,9 +3,8 @@
 import torch
 
 from isobath.cache.layout import RowLayout
-from isobath.numerics import ue8m0
 from isobath.numerics.dialect import Dialect
-from isobath.ops.torch_rows import quantize_blocks, rotate_
+from isobath.ops.torch_rows import block_scales, quantize_blocks, rotate_
 
 
 def index_query(
@@ -21,5 +20,6 @@ def index_query(
     scaled = weights * (width**-0.5 * heads**-0.5)
     if layout.plain:
         return rotated, scaled
-    codes, byte = quantize_blocks(rotated.float(), dialect)
-    return codes, scaled.mul_(ue8m0.decode(byte.to(torch.uint8)))
+    codes, exponent = quantize_blocks(rotated.float(), dialect)
+    scale = block_scales(dialect)[1].index_select(0, exponent.view(-1))
+    return codes, scaled.mul_(scale.view(exponent.shape))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from isobath.cache.view import CacheView, Pages
-from isobath.ops.torch_rows import decode_into, rotate_
+from isobath.ops.torch_rows import chunk_size, decode_into, gather, rotate_
 
 _TILE = 64
 """Tokens of a tile: the union has 127 + _TILE window rows."""
@@ -31,6 +31,11 @@ class _Entries:
     sequence: torch.Tensor
     visible: torch.Tensor
     selected: torch.Tensor | None
+
+    @property
+    def count(self) -> int:
+        """Entries looked at for each token."""
+        return self.pages.capacity if self.selected is None else self.selected.shape[1]
 
     def of(self, tokens: torch.Tensor | slice) -> "_Entries":
         chosen = None if self.selected is None else self.selected[tokens]
@@ -57,10 +62,32 @@ def sparse_attention(
         assert pages is not None and visible is not None
         entries = _Entries(compressed, pages, sequence, visible, selected)
     if single:
-        out = _by_token(q.float(), window, window_rows, entries, sink, scale)
+        out = _by_chunk(q.float(), window, window_rows, entries, sink, scale)
     else:
         out = _by_run(q.float(), window, window_rows, sequence, entries, sink, scale)
     return rotate_(out, cos_sin, inverse=True).to(q.dtype)
+
+
+def _by_chunk(
+    q: torch.Tensor,
+    window: CacheView,
+    window_rows: torch.Tensor,
+    entries: _Entries | None,
+    sink: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """_by_token() for so many tokens at a time that their keys stay small."""
+    tokens, _, width = q.shape
+    keys_each = window_rows.shape[1] + (entries.count if entries else 0)
+    size = chunk_size(tokens, 4 * width * keys_each)
+    if size >= tokens:
+        return _by_token(q, window, window_rows, entries, sink, scale)
+    out = torch.empty_like(q)
+    for start in range(0, tokens, size):
+        part = slice(start, start + size)
+        some = entries.of(part) if entries else None
+        out[part] = _by_token(q[part], window, window_rows[part], some, sink, scale)
+    return out
 
 
 def _by_token(
@@ -72,37 +99,52 @@ def _by_token(
     scale: float,
 ) -> torch.Tensor:
     """float32 [T, H, d] before the rotation; every token over its own rows."""
-    tokens, heads, width = q.shape
-    size = window_rows.shape[1]
-    rows, present = _entry_rows(entries) if entries else (None, None)
-    count = size + (0 if rows is None else rows.shape[1])
-    keys = torch.empty(tokens, count + 1, width, device=q.device)
-    here = torch.ones(tokens, count + 1, dtype=torch.bool, device=q.device)
-    torch.ge(window_rows, 0, out=here[:, :size])
-    decode_into(keys[:, :size], window, window_rows, here[:, :size])
-    if entries is not None and rows is not None and present is not None:
-        here[:, size:count] = present
-        decode_into(keys[:, size:count], entries.cache, rows, present)
-    keys[:, count] = 0.0
-    bias = torch.zeros(tokens, heads, count + 1, device=q.device)
-    bias.masked_fill_(here.logical_not_().unsqueeze(1), -torch.inf)
-    bias[:, :, count] = sink
+    tokens, heads, _ = q.shape
+    absent, rows, caches = [window_rows < 0], [window_rows.clamp_min(0)], [window]
+    if entries is not None:
+        entry_rows, hidden = _entry_rows(entries)
+        absent.append(hidden)
+        rows.append(entry_rows)
+        caches.append(entries.cache)
+    keys = _keys(caches, rows, absent)
+    bias = torch.zeros(tokens, heads, keys.shape[1])
+    gone = torch.cat(absent, 1) if len(absent) > 1 else absent[0]
+    bias[:, :, :-1].masked_fill_(gone.unsqueeze(1), -torch.inf)
+    bias[:, :, -1] = sink
     scores = torch.baddbmm(bias, q, keys.transpose(1, 2), alpha=scale)
     return torch.bmm(torch.softmax(scores, -1), keys)
 
 
+def _keys(
+    caches: list[CacheView], rows: list[torch.Tensor], absent: list[torch.Tensor]
+) -> torch.Tensor:
+    """float32 [T, N + 1, d]: rows [T, n] of each cache one after another, then a zero row.
+
+    Caches of one dialect are decoded together: at one token the number of calls is the cost.
+    """
+    raw = [gather(*each) for each in zip(caches, rows, absent, strict=True)]
+    if len(raw) > 1 and caches[0].dialect == caches[1].dialect:
+        raw = [torch.cat(raw, 1)]
+    tokens, count = len(raw[0]), sum(r.shape[1] for r in raw)
+    keys = torch.empty(tokens, count + 1, caches[0].layout.width)
+    keys[:, count] = 0.0
+    start = 0
+    for part, cache in zip(raw, caches, strict=False):
+        decode_into(keys[:, start : start + part.shape[1]], part, cache)
+        start += part.shape[1]
+    return keys
+
+
 def _entry_rows(entries: _Entries) -> tuple[torch.Tensor, torch.Tensor]:
-    """(cache rows, present), both [T, n], of each token's compressed entries."""
+    """(cache rows, absent), both [T, n], of each token's compressed entries."""
     table, size = entries.pages.table.index_select(0, entries.sequence), entries.pages.page_rows
     chosen = entries.selected
     if chosen is None:
-        offsets = torch.arange(size, device=table.device)
-        rows = (table.mul_(size).unsqueeze(2) + offsets).flatten(1)
-        order = torch.arange(entries.pages.capacity, device=table.device)
-        return rows, order < entries.visible.unsqueeze(1)
+        rows = (table.mul_(size).unsqueeze(2) + torch.arange(size)).flatten(1)
+        return rows, torch.arange(entries.pages.capacity) >= entries.visible.unsqueeze(1)
     safe = chosen.clamp_min(0)
     page = table.gather(1, torch.div(safe, size, rounding_mode="floor"))
-    return page.mul_(size).add_(safe % size), chosen >= 0
+    return page.mul_(size).add_(safe % size), chosen < 0
 
 
 def _by_run(
@@ -131,7 +173,7 @@ def _by_run(
     if short:
         index = torch.tensor(short, device=q.device)
         some = entries.of(index) if entries else None
-        out[index] = _by_token(q[index], window, window_rows[index], some, sink, scale)
+        out[index] = _by_chunk(q[index], window, window_rows[index], some, sink, scale)
     return out
 
 
@@ -146,23 +188,20 @@ def _tile(
     """float32 [n, H, d] for n neighbouring tokens of one sequence over the union of their rows."""
     tokens, heads, width = q.shape
     union, allowed = _union(window_rows)
-    size, count, rows = len(union), len(union), union
+    rows, caches = [union], [window]
     if entries is not None:
-        rows, entries_allowed = _entry_union(entries)
-        count += len(rows)
+        entry_rows, entries_allowed = _entry_union(entries)
+        rows.append(entry_rows)
+        caches.append(entries.cache)
         allowed = torch.cat((allowed, entries_allowed), 1)
-    keys = torch.empty(count + 1, width, device=q.device)
-    decode_into(keys[:size], window, union, union >= 0)
-    if entries is not None:
-        decode_into(keys[size:count], entries.cache, rows, rows >= 0)
-    keys[count] = 0.0
+    lines = [r.unsqueeze(0) for r in rows]
+    keys = _keys(caches, [r.clamp_min(0) for r in lines], [r < 0 for r in lines])[0]
+    count = allowed.shape[1]
     # A row that is not finite must reach the tokens that attend it, and no others by 0 * NaN.
     lost = keys.sum(1).isfinite().logical_not_()
     keys.masked_fill_(lost.unsqueeze(1), 0.0)
     hit = allowed.logical_and(lost[:count]).any(1)
-    scores = torch.empty(tokens * heads, count + 1, device=q.device)
-    torch.mm(q.flatten(0, 1), keys.T, out=scores)
-    scores = scores.mul_(scale).view(tokens, heads, count + 1)
+    scores = torch.mm(q.flatten(0, 1), keys.T).mul_(scale).view(tokens, heads, count + 1)
     scores[:, :, :count].masked_fill_(allowed.logical_not_().unsqueeze(1), -torch.inf)
     scores[:, :, count] = sink
     out = torch.mm(torch.softmax(scores, -1).flatten(0, 1), keys).view(tokens, heads, width)
