@@ -108,14 +108,23 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="Folder of a checkpoint, or of its index alone.")],
     as_json: Json = False,
 ) -> None:
-    """Say what a checkpoint is and whether it would load, without loading it."""
+    """Say what a checkpoint is, whether it would load and which GPUs it fits."""
+    from isobath import plan as plans
     from isobath.model.inspect import inspect as look
 
     found = look(path)
+    context = min(plans.parse_tokens("128k"), found.context)
+    fits = {
+        gpu.name: plans.plan(found.config, gpu.memory_bytes, context=context)
+        for gpu in plans.GPUS.values()
+    }
     if as_json:
-        print(json.dumps(found.as_dict()))
+        rows = {name: row.as_dict() for name, row in fits.items()}
+        print(json.dumps(found.as_dict() | {"fits": rows}))
     else:
         _show_inspection(found)
+        for name, row in fits.items():
+            print(f"{name}: {row.verdict}")
     if found.problems:
         raise SystemExit(1)
 
@@ -169,6 +178,20 @@ def bench_cpu(
     from isobath.bench import cpu
 
     cpu.main(model, tokens=tokens, repeats=repeats)
+
+
+@bench.command("ops")
+def bench_ops(
+    op: Annotated[str | None, typer.Option(help="Only this op.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Only this backend.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Only this dialect: ocp or fnuz.")] = None,
+    rows: Annotated[Path | None, typer.Option("--json", help="Append rows to this file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+) -> None:
+    """Every op, backend and case against its reference; the last line is one JSON object."""
+    from isobath.bench import ops
+
+    ops.main(op, backend, dialect, rows, device)
 
 
 @app.command()

@@ -212,6 +212,12 @@ def test_plan_of_a_checkpoint_on_another_device(run: Run, model: str) -> None:
     assert row["weight_bytes"] < 1 << 24
 
 
+def test_bench_ops_ends_with_one_json_object(run: Run) -> None:
+    got = run("bench", "ops", "--op", "rms_norm", "--device", "cpu")
+    counts = json.loads(got.out.splitlines()[-1])
+    assert counts["rows"] == counts["agree"] > 0
+
+
 def test_version_names_what_a_report_needs(run: Run) -> None:
     assert run("version").out.startswith(f"isobath {isobath.__version__}, torch 2.")
 

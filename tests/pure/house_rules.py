@@ -23,7 +23,9 @@ LADDER = (
     ("plan",),  # counts the bytes of the model's inventory; nothing in the model asks it
     ("engine",),
     ("server",),
-    ("cli", "doctor", "xcompile", "bench", "emulator", "__main__"),
+    ("doctor", "xcompile", "bench", "emulator"),
+    ("cli",),  # fronts all of them
+    ("__main__",),
 )
 RUNGS = {name: rung for rung, names in enumerate(LADDER) for name in names}
 FACE = "isobath"
