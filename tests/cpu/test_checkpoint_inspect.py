@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import isobath
+from isobath.cli import app
 from isobath.errors import CorruptCheckpoint, UnsupportedCheckpoint
 from isobath.model.inspect import inspect
 from isobath.model.inventory import tensors
@@ -63,6 +65,19 @@ def test_flash_from_config_and_index_alone(tmp_path: Path) -> None:
     plain = json.loads(json.dumps(found.as_dict()))
     assert (plain["tensors"], plain["bytes"]) == (FLASH_TENSORS, FLASH_BYTES)
     assert plain["classes"]["routed experts"]["bytes"] == 138_512_695_296
+
+
+def test_the_command_says_which_gpus_flash_fits_before_it_is_downloaded(tmp_path: Path) -> None:
+    """Weights of 145.3 GiB without the draft: one MI300X holds them with room for caches, one H100
+    (80 GB) does not."""
+    write_index(tmp_path, FLASH, flash_names(), FLASH_BYTES)
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path), "--json"])
+    facts = json.loads(shown.stdout)
+    assert (shown.exit_code, facts["tensors"], facts["bytes"]) == (0, FLASH_TENSORS, FLASH_BYTES)
+    assert facts["fits"]["MI300X"]["fits"] and not facts["fits"]["H100"]["fits"]
+    assert facts["fits"]["MI300X"]["weight_bytes"] == FLASH_BYTES - DRAFT_BYTES
+    text = CliRunner().invoke(app, ["inspect", str(tmp_path)]).stdout
+    assert "159,609,485,896" in text and "MI300X: fits: " in text and "H100: does not fit" in text
 
 
 def test_flash_0731_weighs_its_draft_by_the_rest_of_the_declared_size(tmp_path: Path) -> None:
