@@ -1,9 +1,9 @@
 """index_logits on a CPU.
 
 Up to one token a sequence, every token gathers its own keys and nothing is read back. With more
-tokens than sequences (prefill, known by the table's rows) keys are decoded once a sequence and tokens go in chunks, so that
-the [tokens, heads, entries] intermediate stays small. Key scales are powers of two and positive,
-so they are applied after the sum over heads.
+tokens than the table has sequences (prefill) keys are decoded once a sequence and tokens go in
+chunks, so that the [tokens, heads, entries] intermediate stays small. Key scales are powers of two
+and positive, so they are applied after the sum over heads.
 """
 
 import torch
