@@ -19,7 +19,6 @@ from isobath.engine.sampling import Sampler, SamplingParams
 from isobath.errors import ConfigError, RequestError
 from isobath.model.load import load
 from isobath.model.text import Detokenizer, Text
-from isobath.numerics.dialect import DIALECTS
 from isobath.ops.table import bind
 from isobath.target import detect
 
@@ -41,7 +40,7 @@ class LLM:
 
     path: a folder in the published format; None is the bundled isobath-tiny. numerics: "native"
     (quantised activations, caches and experts) or "exact" (fp32, nothing rounded). dialect: of FP8
-    bytes in memory, "auto" (what this machine's hardware speaks), "ocp" or "fnuz"; results do not
+    bytes in memory, "auto" (that of the device it runs on), "ocp" or "fnuz"; results do not
     depend on it. max_batched_tokens: most tokens of one step; prompts longer than it are processed
     in chunks. Raises CheckpointError or ConfigError.
     """
@@ -56,13 +55,11 @@ class LLM:
     ) -> None:
         if numerics not in ("native", "exact"):
             raise ConfigError(f"numerics={numerics!r}", found='known: "native", "exact"')
-        if dialect not in ("auto", *DIALECTS):
-            raise ConfigError(f"dialect={dialect!r}", found=f"known: auto, {', '.join(DIALECTS)}")
         if max_batched_tokens < 1:
             raise ConfigError("max_batched_tokens must be positive", found=str(max_batched_tokens))
         folder = BUNDLED if path is None else Path(path)
-        self.dialect = detect().dialect if dialect == "auto" else DIALECTS[dialect]
-        device = torch.device("cpu")
+        target = detect("cpu", dialect)  # the ops bound below run there, whatever else is present
+        self.dialect, device = target.dialect, target.device
         ops = bind("torch")
         self.config, weights = load(
             folder, numerics=numerics, dialect=self.dialect, device=device, ops=ops
@@ -90,7 +87,7 @@ class LLM:
         A single text counts as a list of one. Raises RequestError before any work is done when a
         prompt is empty, too long, or holds an id outside the vocabulary.
         """
-        items = [prompts] if isinstance(prompts, str) else list(prompts)
+        items: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else [*prompts]
         sequences = self._sequences(items, params or SamplingParams())
         for _ in self._runner.run(sequences):
             pass
