@@ -8,7 +8,7 @@ import torch
 
 from isobath.cache.layout import RowLayout, index_row, kv_row
 from isobath.cache.view import allocate
-from isobath.numerics.dialect import Dialect
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.ops.contract import Arguments, Case, Make
 
 Steps = tuple[tuple[int, int], ...]
@@ -40,8 +40,10 @@ def make(
         elif hostile == "edge":  # equal values are their own norm: amax is the weight's
             fresh[:, 0] = 1
             norm_weight[:] = 1
-            norm_weight[0] = 448 * 2.0**-6
-            norm_weight[64] = torch.nextafter(torch.tensor(448 * 2.0**-6), torch.tensor(8.0))
+            norm_weight[0] = OCP.quant_max * 2.0**-6
+            norm_weight[64] = torch.nextafter(
+                torch.tensor(OCP.quant_max * 2.0**-6), torch.tensor(8.0)
+            )
         state = torch.full_like(old, torch.nan)
         state[plan.held] = old[plan.held]
         stored = [e >= 0 for e in plan.entries]

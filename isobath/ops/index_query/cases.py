@@ -3,7 +3,7 @@
 import torch
 
 from isobath.cache.layout import index_row
-from isobath.numerics.dialect import Dialect
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.ops.contract import Arguments, Case, Make
 
 
@@ -23,8 +23,8 @@ def make(
             q[:, 0] = 0
         elif hostile == "edge":  # in the part that does not turn
             q.clamp_(-1, 1)
-            q[0, :, 0] = 448.0 * 2.0**-8
-            q[1, :, 0] = torch.nextafter(torch.tensor(448.0 * 2.0**3), torch.tensor(1e9))
+            q[0, :, 0] = OCP.quant_max * 2.0**-8
+            q[1, :, 0] = torch.nextafter(torch.tensor(OCP.quant_max * 2.0**3), torch.tensor(1e9))
         elif hostile == "nan":
             q[0, 0, 3] = torch.nan
         dtype = torch.float32 if plain or hostile == "edge" else torch.bfloat16

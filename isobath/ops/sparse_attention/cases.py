@@ -88,8 +88,10 @@ class Inputs:
             values[:] = 0
         elif self.hostile == "edge":
             values.clamp_(-1, 1)
-            values[:, 0] = 448.0 * 2.0**-8
-            values[::2, 0] = torch.nextafter(torch.tensor(448.0 * 2.0**-8), torch.tensor(2.0))
+            values[:, 0] = OCP.quant_max * 2.0**-8
+            values[::2, 0] = torch.nextafter(
+                torch.tensor(OCP.quant_max * 2.0**-8), torch.tensor(2.0)
+            )
         write_rows(cache, torch.tensor(order, dtype=torch.int64), values)
         rows = [[-1 if key is None else row[key] for key in line] for line in seen]
         return cache, torch.tensor(rows, dtype=torch.int64).view(len(rows), self.window)

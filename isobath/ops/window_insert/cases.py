@@ -4,7 +4,7 @@ import torch
 
 from isobath.cache.layout import kv_row
 from isobath.cache.view import allocate
-from isobath.numerics.dialect import Dialect
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.ops.contract import Arguments, Case, Make
 
 
@@ -26,8 +26,8 @@ def make(
         if hostile == "edge":  # a row of equal values is its own norm: amax is the weight's
             kv[:] = 1
             weight[:] = 1
-            weight[0] = 448 * 2.0**-6
-            weight[64] = torch.nextafter(torch.tensor(448 * 2.0**-6), torch.tensor(8.0))
+            weight[0] = OCP.quant_max * 2.0**-6
+            weight[64] = torch.nextafter(torch.tensor(OCP.quant_max * 2.0**-6), torch.tensor(8.0))
         elif hostile == "zero":
             kv[:, :64] = 0
             kv[0] = 0
