@@ -87,8 +87,12 @@ def measure(subject: Subject, *, timed: bool = False) -> Measurement:
 
 
 def _measure(subject: Subject, timed: bool) -> Measurement:
-    got = subject.observe(subject.prepared(subject.build()))
+    args = subject.build()
+    got = subject.observe(subject.prepared(args))
     right, error, note = judge(subject.op, got, expected(subject))
+    scribbled = _changed_inputs(subject, args)
+    if scribbled:
+        right, note = False, note or f"changes its inputs {', '.join(scribbled)}"
     format_error = None
     if subject.case.unrounded is not None:
         format_error = judge(subject.op, got, expected(subject, unrounded=True))[1]
@@ -176,6 +180,18 @@ def _gpu_us(call: Callable[[], Any], flush: torch.Tensor) -> float:
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) * 1e3
+
+
+def _changed_inputs(subject: Subject, args: Arguments) -> list[str]:
+    """Names of the arguments that a call changed without its contract saying so."""
+    fresh = subject.build()
+    may = {*subject.op.writes, *subject.op.weights}
+    pairs = {name: zip(tensors(args[name]), tensors(fresh[name]), strict=True) for name in args}
+    return [
+        name
+        for name in args
+        if name not in may and not all(torch.equal(_bytes(a), _bytes(b)) for a, b in pairs[name])
+    ]
 
 
 def _is_deterministic(subject: Subject, first: Observed) -> bool:

@@ -116,6 +116,8 @@ def read(path: Path) -> list[Verdict]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
+            if not isinstance(row, dict):
+                raise TypeError("not a JSON object")
             if "op" in row and "case" in row:
                 rows.append(Verdict(**row))
         except (ValueError, TypeError) as error:
