@@ -1,8 +1,9 @@
 """Short chat documents made from the corpus, so that the model has seen the turn markers.
 
-A base model that never met `<｜User｜>` answers a chat request with noise. These documents use the non-thinking form of the chat
-encoding: a question made from a section title (or from a function's name and docstring) and, as the answer, the text that
-followed it. They teach the shape of a turn and that it ends with EOS; they do not teach facts or obedience.
+A base model that never met `<｜User｜>` answers a chat request with noise. These documents use the
+non-thinking form of the chat encoding: a question made from a section title (or from a function's
+name and docstring) and, as the answer, the text that followed it. They teach the shape of a turn
+and that it ends with EOS; they do not teach facts or obedience.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from collections.abc import Iterator
 USER, ASSISTANT, NO_THINK = "<｜User｜>", "<｜Assistant｜>", "</think>"
 
 _TITLE = re.compile(r"^([A-Z][^\n]{3,60})\n([=\-~^*\"#+]{4,})\n\n", re.M)
-_ASK_PROSE = ("What is {0}?", "Explain {0}.", "Tell me about {0}.", "{0}", "How does {0} work?", "Describe {0}.")
+_ASK_PROSE = (
+    "What is {0}?",
+    "Explain {0}.",
+    "Tell me about {0}.",
+    "{0}",
+    "How does {0} work?",
+    "Describe {0}.",
+)
 _ASK_CODE = (
     "Write a Python function `{0}`. {1}",
     "Implement `{0}` in Python. {1}",
@@ -27,7 +35,8 @@ def _turn(question: str, answer: str) -> str:
 
 
 def from_prose(text: str, pick: int) -> Iterator[str]:
-    """Yield at most two title and answer pairs of a cleaned rst document; `pick` varies the question."""
+    """Yield at most two title and answer pairs of a cleaned rst document; `pick` varies the
+    question."""
     heads = list(_TITLE.finditer(text))
     ends = [m.start() for m in heads[1:]] + [len(text)] * bool(heads)
     found = 0
@@ -39,7 +48,9 @@ def from_prose(text: str, pick: int) -> Iterator[str]:
             continue
         if len(answer) > 900:
             answer = answer[: answer.rfind("\n\n", 0, 900)] if "\n\n" in answer[:900] else first
-        yield _turn(_ASK_PROSE[(pick + n) % len(_ASK_PROSE)].format(head[1].strip()), answer.rstrip(": "))
+        yield _turn(
+            _ASK_PROSE[(pick + n) % len(_ASK_PROSE)].format(head[1].strip()), answer.rstrip(": ")
+        )
         found += 1
         if found == 2:
             return

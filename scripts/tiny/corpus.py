@@ -1,10 +1,11 @@
 """Build isobath-tiny's training text: fetch, clean, de-duplicate, split.
 
-Owns the way from the packages in `sources.py` to four files in the output folder: `train.txt.xz` and `heldout.txt.xz`
-(documents separated by a NUL byte), the fetched packages under `debs/`, and a manifest beside this script that is committed. A
-document is one source file after cleaning. Exact duplicates go, and so does every prose paragraph of 200 characters or more
-that has been seen before. About one document in a hundred, chosen by its hash, is held out. The order of documents is by
-hash, so the result depends on the packages alone.
+Owns the way from the packages in `sources.py` to four files in the output folder: `train.txt.xz`
+and `heldout.txt.xz` (documents separated by a NUL byte), the fetched packages under `debs/`, and a
+manifest beside this script that is committed. A document is one source file after cleaning. Exact
+duplicates go, and so does every prose paragraph of 200 characters or more that has been seen
+before. About one document in a hundred, chosen by its hash, is held out. The order of documents is
+by hash, so the result depends on the packages alone.
 
     python scripts/tiny/corpus.py --out .train
 """
@@ -29,11 +30,43 @@ from sources import SOURCES, Source
 CODE_SHARE = 0.40  # of the text: prose should outweigh code about 60 to 40
 SOURCE_CAP_BYTES = 9_000_000  # no single package may dominate; the standard library is exempt
 HELD_OUT_PERCENT = 1
-_SKIP_CODE = ("/test/", "/tests/", "test_", "/idlelib/", "/lib2to3/", "/pydoc_data/", "/encodings/", "/_vendor/",
-              "/_distutils_hook", "/locale/", "/migrations/", "conftest", "/msvc", "/ensurepip/", "/externals/",
-              "_config_vars", "/unicode_codes", "_mapping.py", "/_sysconfigdata", "/typeshed/")  # fmt: skip
-_SKIP_PROSE = ("genindex", "search.html", "/_static/", "/_modules/", "/changelog", "/whatsnew/changelog", "bookindex",
-               "releasenotes", "release-notes", "/print.html", "/misc/NEWS", "sqlite_keywords", "/api/generated")
+_SKIP_CODE = (
+    "/test/",
+    "/tests/",
+    "test_",
+    "/idlelib/",
+    "/lib2to3/",
+    "/pydoc_data/",
+    "/encodings/",
+    "/_vendor/",
+    "/_distutils_hook",
+    "/locale/",
+    "/migrations/",
+    "conftest",
+    "/msvc",
+    "/ensurepip/",
+    "/externals/",
+    "_config_vars",
+    "/unicode_codes",
+    "_mapping.py",
+    "/_sysconfigdata",
+    "/typeshed/",
+)
+_SKIP_PROSE = (
+    "genindex",
+    "search.html",
+    "/_static/",
+    "/_modules/",
+    "/changelog",
+    "/whatsnew/changelog",
+    "bookindex",
+    "releasenotes",
+    "release-notes",
+    "/print.html",
+    "/misc/NEWS",
+    "sqlite_keywords",
+    "/api/generated",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +89,16 @@ def wanted(source: Source, path: str) -> bool:
     if any(part in path for part in _SKIP_PROSE):
         return False
     if source.kind == "rst":
-        return "_sources/" in path and path.endswith((".txt", ".rst")) or path.endswith(".rst")
+        return ("_sources/" in path and path.endswith((".txt", ".rst"))) or path.endswith(".rst")
     return path.endswith((".html", ".html.en"))
 
 
 def read_package(deb: Path, source: Source) -> Iterator[str]:
     """Yield the cleaned text of every wanted file in a Debian package, in the package's order."""
     cleaner = {"rst": clean_rst, "html": clean_html, "code": clean_code}[source.kind]
-    tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True).stdout
+    tar = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True
+    ).stdout
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
         for member in archive:
             if not member.isfile() or member.size > 1_500_000 or not wanted(source, member.name):
@@ -81,7 +116,12 @@ def fetch(package: str, folder: Path) -> Path:
     """Download a package once; `apt-get update` must have run."""
     found = sorted(folder.glob(f"{package}_*.deb"))
     if not found:
-        subprocess.run(["apt-get", "download", "-q", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["apt-get", "download", "-q", package],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         found = sorted(folder.glob(f"{package}_*.deb"))
     return found[-1]
 
@@ -108,7 +148,9 @@ def collect(folder: Path) -> tuple[list[Document], list[dict[str, object]]]:
     for source in SOURCES:
         deb = fetch(source.package, folder)
         limit = SOURCE_CAP_BYTES if source.licence != "PSF-2.0" else 1 << 40
-        texts = sorted(set(read_package(deb, source)), key=lambda t: hashlib.sha256(t.encode()).digest())
+        texts = sorted(
+            set(read_package(deb, source)), key=lambda t: hashlib.sha256(t.encode()).digest()
+        )
         size = count = 0
         for raw in texts:
             text = raw if source.kind == "code" else without_repeats(raw, seen_paragraphs)
@@ -119,21 +161,30 @@ def collect(folder: Path) -> tuple[list[Document], list[dict[str, object]]]:
             documents.append(Document(source, text, digest))
             size += len(text.encode())
             count += 1
-        rows.append({
-            "package": source.package, "version": deb.name.split("_")[1].replace("%3a", ":"), "kind": source.kind,
-            "licence": source.licence, "documents_read": count, "bytes_read": size,
-            "sha256": hashlib.sha256(deb.read_bytes()).hexdigest(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "package": source.package,
+                "version": deb.name.split("_")[1].replace("%3a", ":"),
+                "kind": source.kind,
+                "licence": source.licence,
+                "documents_read": count,
+                "bytes_read": size,
+                "sha256": hashlib.sha256(deb.read_bytes()).hexdigest(),
+            }
+        )
         print(f"{source.package:32} {count:6} documents {size / 1e6:7.2f} MB", flush=True)
     return documents, rows
 
 
 def balance(documents: list[Document]) -> list[Document]:
-    """Drop code outside the standard library, by hash order, until code is CODE_SHARE of the bytes."""
+    """Drop code outside the standard library, by hash order, until code is CODE_SHARE of the
+    bytes."""
     prose = [d for d in documents if not d.is_code]
     budget = sum(len(d.text.encode()) for d in prose) * CODE_SHARE / (1 - CODE_SHARE)
     kept: list[Document] = []
-    code = sorted((d for d in documents if d.is_code), key=lambda d: (d.source.licence != "PSF-2.0", d.digest))
+    code = sorted(
+        (d for d in documents if d.is_code), key=lambda d: (d.source.licence != "PSF-2.0", d.digest)
+    )
     for document in code:
         if budget <= 0:
             break
@@ -153,8 +204,12 @@ def with_chat(documents: list[Document]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the text and the fetched packages")
-    parser.add_argument("--manifest", type=Path, default=Path(__file__).with_name("corpus_manifest.json"))
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the text and the fetched packages"
+    )
+    parser.add_argument(
+        "--manifest", type=Path, default=Path(__file__).with_name("corpus_manifest.json")
+    )
     args = parser.parse_args()
     debs = args.out / "debs"
     debs.mkdir(parents=True, exist_ok=True)
@@ -162,18 +217,27 @@ def main() -> None:
     documents = balance(documents)
     totals: dict[str, object] = {}
     for name in ("train", "heldout"):
-        held = [d for d in documents if (int.from_bytes(d.digest[:8]) % 100 < HELD_OUT_PERCENT) == (name == "heldout")]
+        held = [
+            d
+            for d in documents
+            if (int.from_bytes(d.digest[:8]) % 100 < HELD_OUT_PERCENT) == (name == "heldout")
+        ]
         texts = list(with_chat(held)) if name == "train" else [d.text for d in held]
         data = "\0".join(texts).encode()
         (args.out / f"{name}.txt.xz").write_bytes(lzma.compress(data, preset=6))
         code = sum(len(d.text.encode()) for d in held if d.is_code)
         totals[name] = {
-            "documents": len(held), "bytes": len(data), "code_bytes": code, "chat_documents": len(texts) - len(held),
+            "documents": len(held),
+            "bytes": len(data),
+            "code_bytes": code,
+            "chat_documents": len(texts) - len(held),
             "sha256": hashlib.sha256(data).hexdigest(),
-        }  # fmt: skip
+        }
     used: dict[str, int] = {}
     for document in documents:
-        used[document.source.package] = used.get(document.source.package, 0) + len(document.text.encode())
+        used[document.source.package] = used.get(document.source.package, 0) + len(
+            document.text.encode()
+        )
     for row in rows:
         row["bytes_used"] = used.get(str(row["package"]), 0)
     args.manifest.write_text(json.dumps({"totals": totals, "sources": rows}, indent=1) + "\n")
