@@ -29,15 +29,16 @@ def quantize_rows(x: torch.Tensor, dialect: Dialect) -> Fp8Tensor:
     """x: [T, K] of any float dtype, K a multiple of 128 -> Fp8Tensor [T, K] in groups of 128.
 
     With amax = m * 2**k and quant_max = q * 2**p the scale is 2**(k - p), doubled if m > q: adding
-    the largest mantissa minus q's to amax's bits carries into the exponent exactly then.
+    the largest mantissa minus q's to amax's bits carries into the exponent exactly then. Nothing is
+    clamped: the scale keeps a finite group within quant_max, and any other decodes to NaN.
     """
-    (tokens, width), limit = x.shape, dialect.quant_max
+    tokens, width = x.shape
     groups = x.float().view(tokens, width // _GROUP, _GROUP)
     amax = groups.abs().amax(-1, True).clamp_min_(AMAX_FLOOR).numpy()
-    bits = amax.view(np.int32) + _CARRY[limit]
+    bits = amax.view(np.int32) + _CARRY[dialect.quant_max]
     byte = np.where(amax < np.inf, bits >> _MANTISSA_BITS, ue8m0.NAN_BYTE).astype(np.uint8)
     scale = torch.from_numpy((bits & _EXPONENT_MASK).view(np.float32))
-    data = (groups / scale).clamp_(-limit, limit).to(dialect.dtype).view(tokens, width)
+    data = (groups / scale).to(dialect.dtype).view(tokens, width)
     return Fp8Tensor(data, torch.from_numpy(byte[:, :, 0]), dialect, ACTIVATION_BLOCK)
 
 

@@ -33,6 +33,8 @@ def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: boo
             x[0, 0] = OCP.quant_max + 2
         elif hostile == "limits":
             w13 *= 30
+        elif hostile == "closed":  # gates near -15: they have no lower clamp
+            x.abs_(), w13[:, :INNER].abs_().mul_(-1.5)
         elif hostile == "nan":
             x[0, 0] = float("nan")
         weights = uniform(generator, tokens, k, device=device) + 0.1
@@ -63,6 +65,7 @@ CASES = (
     Case("zero_block", make(3, 4, 2, "zero_block"), unrounded=unrounded),
     Case("amax_edge", make(3, 4, 2, "amax_edge"), unrounded=unrounded),
     Case("limits", make(3, 4, 2, "limits"), unrounded=unrounded),
+    Case("closed", make(3, 4, 2, "closed"), unrounded=unrounded),
     Case("nan_in", make(3, 4, 2, "nan"), unrounded=unrounded),
     Case("exact_empty", make(0, 4, 2, exact=True)),
     Case("exact_one", make(1, 4, 2, exact=True)),

@@ -25,6 +25,8 @@ def make(
             streams[0] = 0
         elif hostile == "saturated":
             base *= 12
+        elif hostile == "closed":  # pre is its epsilon alone
+            base -= 30
         elif hostile == "nan":
             streams[0, 0, 0] = float("nan")
         return {
@@ -49,6 +51,7 @@ CASES = (
     Case("two_streams", make(3, 64, count=2)),
     Case("zero_token", make(3, 64, "zero")),
     Case("saturated", make(3, 64, "saturated")),
+    Case("closed", make(3, 64, "closed")),
     Case("nan_in", make(3, 64, "nan")),
     Case("exact", make(5, 256, dtype=FP32)),
 )

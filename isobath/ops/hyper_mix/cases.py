@@ -32,6 +32,8 @@ def make(
             fn.zero_(), base.zero_()
         elif hostile == "saturated":  # gates near 0 and 1, a comb that is all but a permutation
             base *= 12
+        elif hostile == "closed":  # every gate is all but 0, and pre is its epsilon
+            base -= 30
         elif hostile == "nan":
             streams[0, 0, 0] = float("nan")
         return {
@@ -58,6 +60,7 @@ CASES = (
     Case("equal_streams", make(3, 64, "equal_streams")),
     Case("ties", make(3, 64, "ties")),
     Case("saturated", make(5, 64, "saturated")),
+    Case("closed", make(5, 64, "closed")),
     Case("quiet", make(5, 64, std=1e-3)),
     Case("nan_in", make(3, 64, "nan")),
     Case("exact", make(5, 256, dtype=FP32)),

@@ -17,9 +17,11 @@ def make(
         gate, up = both.chunk(2, -1)
         if hostile == "zero":
             gate[0], up[1] = 0, 0
-        elif hostile == "limits":  # at and beyond each clamp; the gate has no lower one
+        elif hostile == "limits":  # at and beyond each clamp
             gate[:, :6] = torch.tensor([9.9375, 10.0, 10.0625, 300.0, -10.0, -300.0]).to(both)
             up[:, :6] = torch.tensor([10.0, -10.0, 300.0, -300.0, 10.0625, 9.9375]).to(both)
+        elif hostile == "closed":  # the gate has no lower clamp: silu(-12) is not silu(-10)
+            gate.sub_(gate.abs() + 12)
         elif hostile == "nan":
             gate[0, 0], up[1, 1] = float("nan"), float("nan")
         if hostile != "strided":
@@ -38,6 +40,7 @@ CASES = (
     Case("strided", make(5, 128, "strided")),
     Case("zero", make(3, 128, "zero")),
     Case("limits", make(3, 128, "limits", std=8.0)),
+    Case("closed", make(3, 128, "closed")),
     Case("nan_in", make(3, 128, "nan")),
     Case("exact", make(5, 128, dtype=FP32, std=4.0)),
 )
