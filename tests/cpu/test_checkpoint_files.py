@@ -226,6 +226,7 @@ def test_safetensors_reads_what_we_write_and_we_read_it_back(
         assert torch.equal(theirs[name], tensor) and theirs[name].dtype == tensor.dtype
         mine = shards.read(name)
         assert torch.equal(mine.view(tensor.dtype), tensor) and mine.shape == tensor.shape
+        assert shards.entries[name].start % tensor.itemsize == 0, f"{name} is not aligned"
     assert json.loads((tmp_path / "config.json").read_text()) == {"x": 1}
     if shard_bytes is not None:
         index = json.loads((tmp_path / INDEX).read_text())
