@@ -1,9 +1,9 @@
 """hyper_head on a CPU: the mixer's GEMM in fp32, then hyper_collapse."""
 
 import torch
-from torch.nn.functional import linear
 
 from isobath.ops.hyper_collapse.torch_kernel import hyper_collapse
+from isobath.ops.hyper_mix.torch_kernel import mixes
 
 
 def hyper_head(
@@ -16,8 +16,6 @@ def hyper_head(
     eps: float,
     norm_eps: float,
 ) -> torch.Tensor:
-    flat = streams.float().flatten(1)
-    rms = torch.rsqrt(flat.square().mean(-1, True).add_(norm_eps))
-    u = linear(flat, fn).mul_(rms)
+    u = mixes(streams, fn, norm_eps)
     pre = torch.addcmul(base, u, scale).sigmoid_().add_(eps)
     return hyper_collapse(streams, pre, norm_weight, eps=norm_eps)
