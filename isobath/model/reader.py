@@ -130,25 +130,24 @@ class Reader:
     def _fp8(self, name: str) -> Fp8Tensor:
         """The FP8 matrix `name` as stored, in OCP, without NaN."""
         data, scale = self._raw(f"{name}.weight"), self._raw(f"{name}.scale")
-        nan = (data.view(torch.uint8) & 0x7F) == OCP.quiet_nan
-        self._refuse_nan(f"{name}.weight", data.view(torch.uint8), nan)
-        self._refuse_nan(f"{name}.scale", scale, scale == ue8m0.NAN_BYTE)
+        self._refuse_nan(f"{name}.weight", data.view(torch.uint8) & 0x7F, OCP.quiet_nan)
+        self._refuse_nan(f"{name}.scale", scale, ue8m0.NAN_BYTE)
         return Fp8Tensor(data, scale, OCP, WEIGHT_BLOCK)
 
     def _mxfp4(self, name: str) -> Mxfp4Tensor:
         """The MXFP4 matrix `name` as stored; e2m1 codes cannot be NaN, scales can."""
         packed, scale = self._raw(f"{name}.weight"), self._raw(f"{name}.scale")
-        self._refuse_nan(f"{name}.scale", scale, scale == ue8m0.NAN_BYTE)
+        self._refuse_nan(f"{name}.scale", scale, ue8m0.NAN_BYTE)
         return Mxfp4Tensor(packed, scale)
 
-    def _refuse_nan(self, name: str, data: torch.Tensor, nan: torch.Tensor) -> None:
-        if not bool(nan.any()):
+    def _refuse_nan(self, name: str, data: torch.Tensor, nan: int) -> None:
+        """data: uint8 without a sign. nan: the byte that means NaN, the largest there can be."""
+        if int(data.max()) < nan:
             return
-        index = tuple(int(i) for i in nan.nonzero()[0])
+        index = tuple(int(i) for i in (data == nan).nonzero()[0])
         raise NumericsError(
-            f"tensor {self.shards.label(name)}: byte 0x{int(data[index]):02x} at index "
-            f"{list(index)} is NaN",
-            found=f"{int(nan.sum())} NaN bytes of {nan.numel()}",
+            f"tensor {self.shards.label(name)}: byte 0x{nan:02x} at index {list(index)} is NaN",
+            found=f"{int((data == nan).sum())} NaN bytes of {data.numel()}, sign aside",
             effect="every token that meets this weight would become NaN",
             do="download the file again and compare its checksum",
         )

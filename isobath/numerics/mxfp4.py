@@ -100,5 +100,7 @@ def dequantize(t: Mxfp4Tensor) -> torch.Tensor:
 
 def clear_negative_zero(packed: torch.Tensor) -> torch.Tensor:
     """Rewrite nibble 8 (-0) to 0 in a new uint8 tensor; every other nibble is unchanged."""
-    low, high = packed & 0xF, packed & 0xF0
-    return torch.where(low == 0x8, 0, low) | torch.where(high == 0x80, 0, high)
+    keep = packed & 0x77  # magnitudes; adding 7 to one sets its top bit unless it was 0, and 7 + 7
+    keep += 0x77  # stays below 16, so no nibble carries into its neighbour
+    keep |= 0x77
+    return keep.bitwise_and_(packed)

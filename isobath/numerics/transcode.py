@@ -39,7 +39,8 @@ def transcode_bytes(
     if source == OCP:
         _refuse(magnitude == 0x7F, data, name, "is NaN in OCP", "the weight would stay NaN")
         _refuse(scale >= 254, scale, f"{name} scale", "has no UE8M0 byte above it", "scale NaN")
-        return torch.where(data == 0x80, 0, data), scale + 1
+        # A sign survives only beside a magnitude: m + 0x7F has its top bit set unless m was 0.
+        return magnitude.add_(0x7F).bitwise_or_(0x7F).bitwise_and_(data), scale + 1
     _refuse(data == 0x80, data, name, "is NaN in FNUZ", "the weight would turn into -0")
     _refuse(magnitude == 0x7F, data, name, "is 240 in FNUZ, NaN in OCP", "the value would be lost")
     _refuse(scale == ue8m0.NAN_BYTE, scale, f"{name} scale", "is NaN", "the block would be NaN")
