@@ -85,19 +85,20 @@ def half(codes: torch.Tensor, dialect: Dialect) -> tuple[torch.Tensor, torch.Ten
     return bits.view(torch.float16), has_nan
 
 
-def gather(cache: CacheView, rows: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-    """Bytes of rows (int64 [...], >= 0): uint8 [..., row_bytes].
+def gather(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
+    """Bytes of rows (int64 [...], >= 0): uint8 [..., row_bytes]."""
+    raw = cache.bytes.index_select(0, rows.reshape(-1))
+    return raw.view(*rows.shape, cache.bytes.shape[1])
 
-    Where `absent` (bool [...]) they are zero, which decodes to zeros in any layout and dialect.
-    """
-    raw = cache.bytes.index_select(0, rows.reshape(-1)).view(*rows.shape, cache.bytes.shape[1])
-    if absent is not None:
-        raw.view(torch.int32).bitwise_and_((absent.to(torch.int32) - 1).unsqueeze(-1))
-    return raw
+
+def blank_(raw: torch.Tensor, absent: torch.Tensor) -> None:
+    """Zero gathered rows where `absent` (bool [...]), NaN included: zero bytes decode to zeros in any
+    layout and dialect."""
+    raw.view(torch.int32).bitwise_and_((absent.to(torch.int32) - 1).unsqueeze(-1))
 
 
 def decode_into(out: torch.Tensor, raw: torch.Tensor, cache: CacheView) -> None:
-    """Decode gathered bytes (uint8 [..., row_bytes], contiguous) into `out` float32 [..., width].
+    """Decode gathered bytes (uint8 [..., row_bytes]) into `out` float32 [..., width].
 
     cache: whose layout and dialect they have.
     """
@@ -123,7 +124,7 @@ def _row_factors(
         start = layout.scale_offset
         index = raw[..., start : start + layout.num_scales].to(torch.int32)
         index.masked_fill_(has_nan.unsqueeze(-1), ue8m0.NAN_BYTE)
-        return factors(dialect).index_select(0, index.view(-1)).view(index.shape)
+        return factors(dialect).index_select(0, index.reshape(-1)).view(index.shape)
     start = layout.scale_offset // 4
     scale = raw.view(torch.float32)[..., start : start + layout.num_scales] * half_factor(dialect)
     return scale.masked_fill_(has_nan.unsqueeze(-1), torch.nan)

@@ -147,7 +147,7 @@ def test_rows_decode_to_every_code_times_every_scale(dialect: Dialect) -> None:
     for scale in [*range(0, 247), 255]:
         cache.bytes[:, layout.scale_offset] = scale
         out = torch.empty(256, WIDTH)
-        torch_rows.decode_into(out, torch_rows.gather(cache, rows, None), cache)
+        torch_rows.decode_into(out, torch_rows.gather(cache, rows), cache)
         factor = ue8m0.decode(torch.tensor([scale], dtype=torch.uint8))
         want = (table * factor).view(-1, 1).expand(-1, layout.nope)
         got = out[:, : layout.nope]

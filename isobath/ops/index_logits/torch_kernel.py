@@ -28,7 +28,8 @@ def index_logits(
         size = chunk_size(len(q), pages.capacity * 4 * q.shape[2])
         parts = [slice(start, start + size) for start in range(0, max(1, len(q)), size)]
         scores = [_by_token(queries[p], weights[p], cache, pages, sequence[p]) for p in parts]
-        return torch.cat(scores).masked_fill_(hidden, -torch.inf)
+        whole = torch.cat(scores) if len(scores) > 1 else scores[0]
+        return whole.masked_fill_(hidden, -torch.inf)
     out = torch.empty(len(q), pages.capacity, device=q.device)
     begin = 0
     which, lengths = torch.unique_consecutive(sequence, return_counts=True)
@@ -89,7 +90,7 @@ def _keys(
     by: [S, capacity], NaN for a key that holds a NaN code."""
     offsets = torch.arange(pages.page_rows, device=sequence.device)
     first = pages.table.index_select(0, sequence) * pages.page_rows
-    raw = gather(cache, (first.unsqueeze(2) + offsets).flatten(1), None)
+    raw = gather(cache, (first.unsqueeze(2) + offsets).flatten(1))
     layout = cache.layout
     if layout.plain:
         keys = raw.view(torch.float32)
