@@ -16,7 +16,7 @@ HAS_TORCH := -c 'import sys, importlib.metadata as m; \
 .PHONY: demo test test-nightly lint setup clean
 
 demo: $(VENV)/.installed
-	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --seed 0
+	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --temperature 0.6 --seed 0
 
 test: lint
 	$(PYTEST)
