@@ -18,6 +18,7 @@ from isobath.engine.runner import Runner, Running
 from isobath.engine.sampling import Sampler, SamplingParams
 from isobath.errors import ConfigError, RequestError
 from isobath.model.load import load
+from isobath.model.progress import LoadProgress
 from isobath.model.text import Detokenizer, Text
 from isobath.ops.table import bind
 from isobath.target import detect
@@ -61,9 +62,15 @@ class LLM:
         target = detect("cpu", dialect)  # the ops bound below run there, whatever else is present
         self.dialect, device = target.dialect, target.device
         ops = bind("torch")
-        self.config, weights = load(
-            folder, numerics=numerics, dialect=self.dialect, device=device, ops=ops
-        )
+        with LoadProgress(folder.name) as progress:
+            self.config, weights = load(
+                folder,
+                numerics=numerics,
+                dialect=self.dialect,
+                device=device,
+                ops=ops,
+                progress=progress,
+            )
         self._folder = folder
         self._text: Text | None = None
         self._runner = Runner(

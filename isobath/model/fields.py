@@ -1,4 +1,4 @@
-"""The fields of a DeepSeek-V4 config.json: which are known, and typed reading of one of them.
+"""The fields of a DeepSeek-V4 config.json: the file, which are known, and typed reading of one.
 
 A field is read (POSITIVE_INTS, COUNTS, POSITIVE_FLOATS, STRUCTURED, DSPARK), must have one value
 (FIXED, QUANTIZATION), or has no meaning for inference (IGNORED). What follows from their values is
@@ -8,10 +8,12 @@ revision.py's business.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
-from isobath.errors import ConfigError
+from isobath.errors import ConfigError, CorruptCheckpoint
 
 POSITIVE_INTS = (
     "vocab_size",
@@ -94,6 +96,35 @@ KNOWN = (
     frozenset((*POSITIVE_INTS, *COUNTS, *POSITIVE_FLOATS, *FIXED, *DSPARK, *STRUCTURED)) | IGNORED
 )
 YARN = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow")
+
+
+def config_path(path: str | Path) -> Path:
+    """The config.json of a checkpoint folder (or the file itself, when that is given)."""
+    path = Path(path)
+    return path if path.suffix == ".json" else path / "config.json"
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The fields of config.json as they are. Raises CorruptCheckpoint."""
+    file = config_path(path)
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CorruptCheckpoint(
+            f"{file}: there is no such file",
+            found=", ".join(sorted(p.name for p in file.parent.glob("*"))[:8]) or "an empty folder",
+            effect="without config.json the model's shape is unknown",
+            do="pass the folder of a DeepSeek-V4 checkpoint",
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CorruptCheckpoint(
+            f"{file}: cannot be read as JSON", found=str(error), do="download config.json again"
+        ) from error
+    if not isinstance(raw, dict):
+        raise CorruptCheckpoint(
+            f"{file}: expected a JSON object", found=type(raw).__name__, do="download it again"
+        )
+    return raw
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

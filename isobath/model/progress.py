@@ -1,8 +1,8 @@
 """What a person sees while a checkpoint loads, on stderr.
 
-On a terminal a bar with GB and GB/s; elsewhere (a log file, a container) one line every 5 %, and
-nothing for models under 1 GB, which are there before a line could be read. The loader knows only
-that it may call something with (bytes done, bytes in all).
+On a terminal a bar with GB and GB/s, gone when it is done; elsewhere (a log file, a container) one
+line every 5 %, and nothing for models under 1 GB, which are there before a line could be read. The
+loader knows only that it may call something with (bytes done, bytes in all).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class LoadProgress:
                 TransferSpeedColumn(),
                 TimeRemainingColumn(),
                 console=Console(file=self._stream),
+                transient=True,
             )
             self._task = self._bar.add_task(self._label, total=None)
             self._bar.start()

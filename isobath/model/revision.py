@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isobath.config import ModelConfig, RopeConfig
-from isobath.errors import ConfigError, CorruptCheckpoint, UnsupportedCheckpoint
+from isobath.errors import ConfigError, UnsupportedCheckpoint
 from isobath.model.fields import (
     COUNTS,
     DSPARK,
@@ -25,10 +25,12 @@ from isobath.model.fields import (
     QUANTIZATION,
     YARN,
     bad,
+    config_path,
     integer,
     nearest,
     need,
     number,
+    read_json,
 )
 
 
@@ -38,35 +40,6 @@ def read_config(path: str | Path) -> ModelConfig:
     Raises CorruptCheckpoint when the file is missing or not JSON, and what parse_config() raises.
     """
     return parse_config(read_json(path), where=str(config_path(path)))
-
-
-def config_path(path: str | Path) -> Path:
-    """The config.json of a checkpoint folder (or the file itself, when that is given)."""
-    path = Path(path)
-    return path if path.suffix == ".json" else path / "config.json"
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The fields of config.json as they are. Raises CorruptCheckpoint."""
-    file = config_path(path)
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CorruptCheckpoint(
-            f"{file}: there is no such file",
-            found=", ".join(sorted(p.name for p in file.parent.glob("*"))[:8]) or "an empty folder",
-            effect="without config.json the model's shape is unknown",
-            do="pass the folder of a DeepSeek-V4 checkpoint",
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptCheckpoint(
-            f"{file}: cannot be read as JSON", found=str(error), do="download config.json again"
-        ) from error
-    if not isinstance(raw, dict):
-        raise CorruptCheckpoint(
-            f"{file}: expected a JSON object", found=type(raw).__name__, do="download it again"
-        )
-    return raw
 
 
 def parse_config(raw: Mapping[str, Any], *, where: str) -> ModelConfig:
