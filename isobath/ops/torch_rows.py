@@ -92,8 +92,10 @@ def gather(cache: CacheView, rows: torch.Tensor) -> torch.Tensor:
 
 
 def blank_(raw: torch.Tensor, absent: torch.Tensor) -> None:
-    """Zero gathered rows where `absent` (bool [...]), NaN included: zero bytes decode to zeros in any
-    layout and dialect."""
+    """Zero gathered rows where `absent` (bool [...]), NaN included.
+
+    Zero bytes decode to zeros in any layout and dialect.
+    """
     raw.view(torch.int32).bitwise_and_((absent.to(torch.int32) - 1).unsqueeze(-1))
 
 
