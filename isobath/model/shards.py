@@ -192,7 +192,12 @@ def _entry(file: Path, name: str, value: Any, data_start: int) -> Entry:
     if not right:
         _corrupt(f"{file}: tensor {name} has no valid dtype, shape and offsets", repr(value)[:120])
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        _corrupt(f"{file}: tensor {name} has an unknown dtype", repr(dtype))
+        _corrupt(
+            f"{file}: tensor {name} has an unknown dtype",
+            repr(dtype),
+            "its size is unknown, and so is where the next tensor starts",
+            "use the checkpoint in its published form; if it is that, download the file again",
+        )
     spec = TensorSpec(dtype, tuple(shape))
     if end - begin != spec.nbytes:
         _corrupt(
