@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
-  $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+  $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
   done)
 HAS_TORCH := -c 'import sys, importlib.metadata as m; \
   v = tuple(int(x) for x in m.version("torch").split(".")[:2]); sys.exit(not (2, 11) <= v < (2, 14))'
