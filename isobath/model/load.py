@@ -62,7 +62,7 @@ def load(
     specs = bind(config, found, where=str(path), label=shards.label)
     draft = [s.nbytes for name, s in found.items() if name.startswith(DRAFT_PREFIX)]
     if draft:
-        _log.info(
+        _log.warning(
             "%s: %d tensors of the %s draft (%.2f GB) are not used and stay on disk",
             path,
             len(draft),

@@ -197,7 +197,7 @@ def test_a_draft_is_reported_once_and_left_on_disk(
             ops=bind("reference"),
             progress=lambda done, total: calls.append((done, total)),
         )
-    assert [r.levelname for r in caplog.records] == ["INFO"]
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "of the mtp draft" in caplog.text
     dones, totals = zip(*calls, strict=True)
     assert list(dones) == sorted(dones) and dones[-1] == totals[-1] and len(set(totals)) == 1
