@@ -117,7 +117,6 @@ class _Assembly:
 
     def _attention(self, prefix: str, ratio: int) -> AttentionWeights:
         read = self.read
-        wo_a = read.fp8([prefix + "wo_a"])
         projections = [f"{prefix}compressor.{n}.weight" for n in ("wkv", "wgate")] if ratio else []
         if ratio == 4:
             indexer = prefix + "indexer."
@@ -128,7 +127,7 @@ class _Assembly:
             q_norm=read.vector(prefix + "q_norm.weight"),
             wq_b=self._fp8([prefix + "wq_b"]),
             kv_norm=read.vector(prefix + "kv_norm.weight"),
-            wo_a=self.ops.grouped_linear.prepare(wo_a),
+            wo_a=self.ops.grouped_linear.prepare(read.fp8([prefix + "wo_a"])),
             wo_b=self._fp8([prefix + "wo_b"]),
             sink=read.vector(prefix + "attn_sink"),
             compress_in=self._plain(projections) if projections else None,
