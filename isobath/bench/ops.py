@@ -39,6 +39,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
 ) -> None:
     """Measure the ops of this machine; the last line of stdout is one JSON object."""
+    torch.set_num_threads(1)  # a CPU's figures are those of one thread
     print(json.dumps(run(op, backend, dialect, rows_path=rows_path, device=device)))
 
 
@@ -56,7 +57,6 @@ def run(
     unavailable (backends that cannot run here), chosen (op -> backend), refused (op -> why none).
     Raises ConfigError for an unknown op or dialect.
     """
-    torch.set_num_threads(1)
     target = detect(device)
     subjects, unavailable = collect(target, op, backend, dialect)
     console = Console(stderr=True)
