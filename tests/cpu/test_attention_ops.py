@@ -220,7 +220,9 @@ def test_a_single_attended_key_comes_out_turned_by_its_distance_alone(key: int, 
 def test_the_sink_takes_its_share_of_the_mass(sink: float, count: int) -> None:
     value = torch.randn(WIDTH, generator=generator(count))
     args = one_key(value, torch.zeros(WIDTH), UNROTATED, sink)
-    args["window_rows"] = torch.ones(1, count, dtype=torch.int64)
+    args["window"] = allocate(1 + count, PLAIN, OCP, CPU)
+    args["window_rows"] = torch.arange(1, 1 + count).view(1, -1)
+    write_rows(args["window"], args["window_rows"][0], value.expand(count, -1))
     got = attend(args).view(WIDTH)
     share = count / (count + torch.tensor(sink, dtype=torch.float64).exp())
     # count equal weights, each rounded to 2^-24 of itself, summed in any order: count * 2^-24; and

@@ -12,8 +12,8 @@ from isobath.ops.contract import Arguments, Op
 class SparseAttention(Protocol):
     """Multi-query attention whose one cached row is key and value for every head.
 
-    q: [T, H, d], normed and rotated. window: cache of recent rows. window_rows: int64 [T, W], -1
-    marks an absent one. compressed: cache of compressed entries, or None (a window-only layer;
+    q: [T, H, d], normed and rotated. window: cache of recent rows. window_rows: int64 [T, W],
+    distinct in a line, -1 marks an absent one. compressed: cache of compressed entries, or None (a window-only layer;
     then pages, visible and selected are None too). pages: where each sequence's entries are.
     sequence: int64 [T], each token's row of pages.table; tokens of one sequence are neighbours, in
     order. visible: int64 [T], entries j < visible[t] may be attended. selected: int64 [T, k]
