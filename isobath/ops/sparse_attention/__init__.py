@@ -13,14 +13,14 @@ class SparseAttention(Protocol):
     """Multi-query attention whose one cached row is key and value for every head.
 
     q: [T, H, d], normed and rotated. window: cache of recent rows. window_rows: int64 [T, W],
-    distinct in a line, -1 marks an absent one. compressed: cache of compressed entries, or None (a window-only layer;
-    then pages, visible and selected are None too). pages: where each sequence's entries are.
-    sequence: int64 [T], each token's row of pages.table; tokens of one sequence are neighbours, in
-    order. visible: int64 [T], entries j < visible[t] may be attended. selected: int64 [T, k]
-    entries, -1 trailing, or None for all visible ones. single: every token is its sequence's only
-    one in this step (decode; a fact of the host's that lets a kernel choose its loop, never of
-    effect on the meaning). sink: float32 [H], one extra logit a head. scale: d^-1/2. cos_sin:
-    float32 [T, R] at the query's position.
+    distinct in a line, -1 marks an absent one. compressed: cache of compressed entries, or None (a
+    window-only layer; then pages, visible and selected are None too). pages: where each sequence's
+    entries are. sequence: int64 [T], each token's row of pages.table; tokens of one sequence are
+    neighbours, in order. visible: int64 [T], entries j < visible[t] may be attended. selected:
+    int64 [T, k] entries below visible[t], distinct, -1 trailing, or None for all visible ones.
+    single: every token is its sequence's only one in this step (decode; a fact of the host's that
+    lets a kernel choose its loop, never of effect on the meaning). sink: float32 [H], one extra
+    logit a head. scale: d^-1/2. cos_sin: float32 [T, R] at the query's position.
 
     o = sum_n e^(s_n - M) v_n / (sum_n e^(s_n - M) + e^(sink - M)), scores and sums float32; then
     the last R values turn by minus the query's angle. Returns [T, H, d] in q.dtype, rounded once.
