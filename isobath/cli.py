@@ -18,6 +18,7 @@ import typer
 from isobath.errors import IsobathError
 
 if TYPE_CHECKING:
+    from isobath import LLM, Completion, SamplingParams
     from isobath.model.inspect import Inspection
     from isobath.plan import Plan
 
@@ -55,11 +56,21 @@ def generate(
     numerics: Annotated[str, typer.Option(help="native, or exact: fp32 throughout.")] = "native",
     dialect: Annotated[str, typer.Option(help="FP8 in memory: auto, ocp or fnuz.")] = "auto",
     ignore_eos: Annotated[bool, typer.Option(help="Go on after the end of sentence.")] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads.", show_default="1 for the bundled model"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Complete a prompt; the text appears as it is generated."""
+    import torch
+
     from isobath import LLM, SamplingParams
 
+    # Its products are too small to share: one thread made 114, 115 and 130 tokens/s, two made 8,
+    # 100 and 127 (2026-11-21, 2-core CPU with other work, 64 tokens, random model of width 128).
+    if threads or model is None:
+        torch.set_num_threads(threads or 1)
     params = SamplingParams(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -68,39 +79,8 @@ def generate(
         seed=seed,
         ignore_eos=ignore_eos,
     )
-    text = sys.stdin.read() if prompt == "-" else prompt
     llm = LLM(model, numerics=numerics, dialect=dialect)
-    start = time.perf_counter()
-    if not as_json:
-        print(text, end="", flush=True)
-    pieces = llm.stream(text, params)
-    while True:
-        try:
-            piece = next(pieces)
-        except StopIteration as end:
-            done = end.value
-            break
-        if not as_json:
-            print(piece, end="", flush=True)
-    seconds = time.perf_counter() - start
-    new = len(done.token_ids)
-    if as_json:
-        facts = {
-            "prompt": text,
-            "text": done.text,
-            "token_ids": done.token_ids,
-            "prompt_token_ids": done.prompt_token_ids,
-            "finish_reason": done.finish_reason,
-            "seconds": seconds,
-            "tokens_per_s": new / seconds,
-            "numerics": numerics,
-            "dialect": llm.dialect.name,
-        }
-        print(json.dumps(facts))
-        return
-    print()
-    rate = f"{new} tokens in {seconds:.2f} s, {new / seconds:.1f} tokens/s"
-    print(f"{rate} ({numerics}, {llm.dialect}, {done.finish_reason})", file=sys.stderr)
+    _complete(llm, sys.stdin.read() if prompt == "-" else prompt, params, as_json=as_json)
 
 
 @app.command()
@@ -203,6 +183,41 @@ def version() -> None:
     from isobath import __version__
 
     print(f"isobath {__version__}, torch {metadata.version('torch')}, python {python_version()}")
+
+
+def _complete(llm: LLM, prompt: str, params: SamplingParams, *, as_json: bool) -> None:
+    """Stream the prompt and its completion to stdout, or print one JSON object at the end."""
+    start = time.perf_counter()
+    if not as_json:
+        print(prompt, end="", flush=True)
+    pieces = llm.stream(prompt, params)
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            done: Completion = end.value
+            break
+        if not as_json:
+            print(piece, end="", flush=True)
+    seconds = time.perf_counter() - start
+    new = len(done.token_ids)
+    if as_json:
+        facts = {
+            "prompt": prompt,
+            "text": done.text,
+            "token_ids": done.token_ids,
+            "prompt_token_ids": done.prompt_token_ids,
+            "finish_reason": done.finish_reason,
+            "seconds": seconds,
+            "tokens_per_s": new / seconds,
+            "numerics": llm.numerics,
+            "dialect": llm.dialect.name,
+        }
+        print(json.dumps(facts))
+        return
+    print()
+    rate = f"{new} tokens in {seconds:.2f} s, {new / seconds:.1f} tokens/s"
+    print(f"{rate} ({llm.numerics}, {llm.dialect}, {done.finish_reason})", file=sys.stderr)
 
 
 def _show_plans(rows: dict[str, Plan]) -> None:

@@ -60,7 +60,7 @@ class LLM:
             raise ConfigError("max_batched_tokens must be positive", found=str(max_batched_tokens))
         folder = BUNDLED if path is None else Path(path)
         target = detect("cpu", dialect)  # the ops bound below run there, whatever else is present
-        self.dialect, device = target.dialect, target.device
+        self.numerics, self.dialect, device = numerics, target.dialect, target.device
         ops = bind("torch")
         with LoadProgress(folder.name) as progress:
             self.config, weights = load(
