@@ -28,16 +28,10 @@ from isobath.numerics import (
     fp8,
     quantize,
 )
+from tests.support.values import finite_bf16
 
 both = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=str)
 AUTHORITY = {"ocp": ml_dtypes.float8_e4m3fn, "fnuz": ml_dtypes.float8_e4m3fnuz}
-
-
-def finite_bf16() -> torch.Tensor:
-    """All 65,280 finite bf16 values, both zeros and subnormals included."""
-    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16)
-    values = every.view(torch.bfloat16)
-    return values[values.isfinite()]
 
 
 def shuffled() -> torch.Tensor:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from isobath.errors import NumericsError
 from isobath.numerics import Mxfp4Tensor, mxfp4
+from tests.support.values import finite_bf16
 
 CODES = torch.arange(16, dtype=torch.uint8)
 TIES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
@@ -18,12 +19,6 @@ TIES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 
 def authority(x: np.ndarray) -> list[int]:
     return x.astype(np.float32).astype(ml_dtypes.float4_e2m1fn).view(np.uint8).tolist()
-
-
-def finite_bf16() -> torch.Tensor:
-    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16)
-    values = every.view(torch.bfloat16)
-    return values[values.isfinite()]
 
 
 def test_every_code_decodes_as_ml_dtypes_does() -> None:
