@@ -1,6 +1,6 @@
 """Generation speed on the CPU beside transformers' generate, same weights, same run.
 
-    isobath bench cpu [--model PATH] [--tokens 64] [--json]
+    isobath bench cpu [--model PATH] [--tokens 64] [--repeats 3]
 
 isobath runs native numerics; transformers runs the dequantised weights in float32 and in bfloat16,
 and the faster of the two is the baseline. Greedy, end-of-sentence ignored, prompts of 64 tokens.
