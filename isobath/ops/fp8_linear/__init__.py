@@ -31,6 +31,7 @@ OP = Op(
     # Products of two 4-bit significands are exact in fp32. Accumulating K <= 8192 of them errs by
     # at most about sqrt(K) * 2^-24 relative to the row's norm; the bf16 rounding (2^-9) dominates.
     agree=Relative(2**-8),
+    must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
     source="DeepSeek-V4 inference code, fp8_gemm",

@@ -12,18 +12,19 @@ from isobath.errors import DialectMismatch
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor, dequantize
 from isobath.ops.torch_fp8 import decode_rows
+from isobath.ops.torch_gemm import matmul, pack
 
 
 @dataclass(frozen=True, slots=True)
 class Widened:
-    """values: float32 [K, N], the transposed decoded weight. dialect: of the bytes it came from."""
+    """values: float32 [N, K], decoded and packed. dialect: of the bytes it came from."""
 
     values: torch.Tensor
     dialect: Dialect
 
 
 def prepare(weight: Fp8Tensor) -> Widened:
-    return Widened(dequantize(weight).T.contiguous(), weight.dialect)
+    return Widened(pack(dequantize(weight)), weight.dialect)
 
 
 def fp8_linear(x: Fp8Tensor, weight: Widened) -> torch.Tensor:
@@ -34,4 +35,4 @@ def fp8_linear(x: Fp8Tensor, weight: Widened) -> torch.Tensor:
             effect="the product would be off by a factor of two",
             do="transcode the weight at load",
         )
-    return torch.mm(decode_rows(x), weight.values).to(torch.bfloat16)
+    return matmul(decode_rows(x), weight.values).to(torch.bfloat16)

@@ -28,6 +28,7 @@ OP = Op(
     "grouped_linear",
     signature=GroupedLinear,
     agree=Relative(2**-8),  # one bf16 rounding (2^-9) dominates fp32 accumulation
+    must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
     source="DeepSeek-V4 report, grouped output projection",

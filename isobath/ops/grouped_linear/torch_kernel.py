@@ -1,8 +1,12 @@
-"""grouped_linear on a CPU: weights widened to fp32 once at load, one batched product a call."""
+"""grouped_linear on a CPU: weights widened to fp32 once at load, one GEMM a group.
+
+A batched product would be one call, but its rows depend on their number.
+"""
 
 import torch
 
 from isobath.numerics.fp8 import Fp8Tensor, dequantize
+from isobath.ops.torch_gemm import matmul
 
 
 def prepare(weight: Fp8Tensor | torch.Tensor) -> torch.Tensor:
@@ -11,7 +15,6 @@ def prepare(weight: Fp8Tensor | torch.Tensor) -> torch.Tensor:
 
 
 def grouped_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    _, groups, width = x.shape
-    by_group = weight.view(groups, -1, width).transpose(1, 2)
-    y = torch.bmm(x.transpose(0, 1).float(), by_group)
-    return y.transpose(0, 1).flatten(1).to(x.dtype)
+    groups = x.shape[1]
+    parts = zip(x.float().unbind(1), weight.chunk(groups), strict=True)
+    return torch.cat([matmul(*part) for part in parts], 1).to(x.dtype)

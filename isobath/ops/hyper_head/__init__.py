@@ -37,6 +37,7 @@ OP = Op(
     "hyper_head",
     signature=HyperHead,
     agree=Relative(2**-7),  # two bf16 roundings, as hyper_collapse
+    must=("deterministic", "batch_invariant"),
     select=select,
     source="DeepSeek-V4 report, manifold-constrained hyper-connections: head",
 )

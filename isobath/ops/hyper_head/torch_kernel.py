@@ -3,7 +3,7 @@
 import torch
 
 from isobath.ops.hyper_collapse.torch_kernel import hyper_collapse
-from isobath.ops.hyper_mix.torch_kernel import mixes
+from isobath.ops.hyper_mix.torch_kernel import mixes, sigmoid
 
 
 def hyper_head(
@@ -17,5 +17,5 @@ def hyper_head(
     norm_eps: float,
 ) -> torch.Tensor:
     u = mixes(streams, fn, norm_eps)
-    pre = torch.addcmul(base, u, scale).sigmoid_().add_(eps)
+    pre = sigmoid(torch.addcmul(base, u, scale)).add_(eps)
     return hyper_collapse(streams, pre, norm_weight, eps=norm_eps)

@@ -43,6 +43,7 @@ OP = Op(
     # fp32 against fp64: a GEMM over S * D <= 16384 terms errs by about sqrt(16384) * 2^-24 = 8e-6
     # of its largest term, and Sinkhorn contracts errors; 2^-14 leaves a factor of 8.
     agree=Relative(2**-14),
+    must=("deterministic", "batch_invariant"),
     select=select,
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )

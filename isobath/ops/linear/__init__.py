@@ -27,6 +27,7 @@ OP = Op(
     signature=Linear,
     # fp32 accumulation of K <= 16384 terms: about sqrt(K) * 2^-24 = 8e-6; 2^-14 leaves a factor 8.
     agree=Relative(2**-14),
+    must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
     source="DeepSeek-V4 inference code, linear",
