@@ -1,5 +1,5 @@
-"""The bundled model predicts text, and a mistaken dialect is seen: as an error where tags meet, and as
-a measured loss of quality where a test forces it through."""
+"""The bundled model predicts text, and a mistaken dialect is seen: as an error where tags meet, and
+as a measured loss of quality where a test forces it through."""
 
 from __future__ import annotations
 
