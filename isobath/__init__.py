@@ -19,7 +19,8 @@ from isobath.errors import (
 )
 
 if TYPE_CHECKING:
-    from isobath.engine.llm import LLM, Completion
+    from isobath.engine.llm import LLM
+    from isobath.engine.output import Completion
     from isobath.engine.sampling import SamplingParams
 
 __version__ = "0.1.0"
@@ -36,7 +37,7 @@ __all__ = [
 ]
 _HOMES = {
     "LLM": "isobath.engine.llm",
-    "Completion": "isobath.engine.llm",
+    "Completion": "isobath.engine.output",
     "SamplingParams": "isobath.engine.sampling",
 }
 

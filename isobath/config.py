@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from isobath.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
@@ -61,3 +63,33 @@ class ModelConfig:
     eos_token_id: int
     draft: str
     num_draft_layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How much an engine takes on at once.
+
+    max_batched_tokens: most tokens of one step. max_num_seqs: most sequences running. num_pages: of
+    the cache, PAGE_TOKENS tokens each. num_snapshots: states kept for the prefix cache.
+    prefix_caching: whether prompts may start from cached blocks. check: assert after every step
+    that every page and slot is free or owned.
+    """
+
+    max_batched_tokens: int = 512
+    max_num_seqs: int = 64
+    num_pages: int = 1024
+    num_snapshots: int = 32
+    prefix_caching: bool = True
+    check: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_batched_tokens < self.max_num_seqs:
+            raise ConfigError(
+                f"max_batched_tokens={self.max_batched_tokens}",
+                found=f"max_num_seqs={self.max_num_seqs}",
+                effect="running sequences would wait for a place in the step",
+                do="raise max_batched_tokens or lower max_num_seqs",
+            )
+        for name in ("max_batched_tokens", "max_num_seqs", "num_pages"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be positive", found=str(getattr(self, name)))

@@ -2,13 +2,17 @@
 
 A sequence holds one slot and a list of pages. Its slot is a ring of `window` rows in each layer's
 window cache and a ring of 8 (ratio 4) or 128 (ratio 128) rows in each compressor's state; its
-pages hold compressed entries, one page for 256 tokens in every layer alike: 64 rows of a ratio-4
-layer and of its indexer, 2 rows of a ratio-128 layer. Slot 0 and page 0 belong to nobody.
+pages hold compressed entries, one page for 128 tokens in every layer alike: 32 rows of a ratio-4
+layer and of its indexer, 1 row of a ratio-128 layer. Slot 0 and page 0 belong to nobody.
 
-    window rows of a layer:  | slot 0 | slot 1 | ... | slot S-1 | staging: one a batched token |
+    window rows of a layer:  | slot 0 | slot 1 | ... | snapshots | staging: one a batched token |
 
 A step with several tokens of one sequence writes them to staging, attends, and then copies the last
-`window` of them into the ring; a single token goes to the ring directly. Who holds which slot and
+`window` of them into the ring; a single token goes to the ring directly.
+
+A snapshot slot keeps a copy of a slot as it was at a page boundary, all that a continuation needs
+besides pages: the window ring and the ratio-4 rings. There no ratio-128 window is half full, so its
+ring, the largest, is not kept. Who holds which slot and
 page is not decided here.
 """
 
@@ -23,7 +27,7 @@ from isobath.cache.view import CacheView, allocate
 from isobath.config import ModelConfig
 from isobath.numerics.dialect import Dialect
 
-PAGE_TOKENS = 256
+PAGE_TOKENS = 128
 
 
 def ring_rows(ratio: int) -> int:
@@ -44,6 +48,7 @@ class CompressorCache:
 class LayerCache:
     """All that a layer remembers. compressor: ratios 4 and 128. indexer: ratio 4."""
 
+    ratio: int
     window: CacheView
     compressor: CompressorCache | None
     indexer: CompressorCache | None
@@ -51,18 +56,20 @@ class LayerCache:
 
 @dataclass(frozen=True, slots=True)
 class CachePool:
-    """Buffers for slots - 1 sequences and pages - 1 pages. staging: tokens of the largest step."""
+    """Buffers for slots - 1 sequences, snapshots (numbered after the slots) and pages - 1 pages.
+    staging: tokens of the largest step."""
 
     layers: tuple[LayerCache, ...]
     window: int
     slots: int
+    snapshots: int
     pages: int
     staging: int
 
     @property
     def staging_row(self) -> int:
         """First staging row of every window cache."""
-        return self.slots * self.window
+        return (self.slots + self.snapshots) * self.window
 
     def nbytes(self) -> int:
         """Bytes of all buffers."""
@@ -79,6 +86,7 @@ def allocate_pool(
     config: ModelConfig,
     *,
     slots: int,
+    snapshots: int = 0,
     pages: int,
     staging: int,
     dialect: Dialect,
@@ -91,17 +99,41 @@ def allocate_pool(
 
     def compressor(ratio: int, width: int, is_index: bool) -> CompressorCache:
         channels = (2 if ratio == 4 else 1) * width
-        state = torch.full((slots * ring_rows(ratio), 2, channels), float("nan"), device=device)
+        rings = slots + (snapshots if ratio == 4 else 0)
+        state = torch.full((rings * ring_rows(ratio), 2, channels), float("nan"), device=device)
         rows = pages * (PAGE_TOKENS // ratio)
         return CompressorCache(state, allocate(rows, index if is_index else kv, dialect, device))
 
     def layer(ratio: int) -> LayerCache:
-        rows = slots * config.sliding_window + staging
+        rows = (slots + snapshots) * config.sliding_window + staging
         return LayerCache(
+            ratio=ratio,
             window=allocate(rows, kv, dialect, device),
             compressor=compressor(ratio, config.head_dim, False) if ratio else None,
             indexer=compressor(ratio, config.index_head_dim, True) if ratio == 4 else None,
         )
 
     layers = tuple(layer(ratio) for ratio in config.compress_ratios)
-    return CachePool(layers, config.sliding_window, slots, pages, staging)
+    return CachePool(layers, config.sliding_window, slots, snapshots, pages, staging)
+
+
+def copy_slot(pool: CachePool, source: int, target: int) -> None:
+    """Copy what a snapshot keeps from one slot to another, in every layer. Either may be a
+    snapshot; the sequence must stand at a page boundary."""
+    for layer in pool.layers:
+        _copy_ring(layer.window.bytes, pool.window, source, target)
+        for compressor, ratio in ((layer.compressor, layer.ratio), (layer.indexer, 4)):
+            if compressor is not None and ratio == 4:
+                _copy_ring(compressor.state, ring_rows(ratio), source, target)
+
+
+def _copy_ring(rows: torch.Tensor, size: int, source: int, target: int) -> None:
+    rows[target * size : (target + 1) * size] = rows[source * size : (source + 1) * size]
+
+
+def page_bytes(config: ModelConfig, *, plain: bool) -> int:
+    """Bytes that one page takes in all layers together."""
+    kv = kv_row(config.head_dim, config.qk_rope_head_dim, plain=plain).row_bytes
+    index = index_row(config.index_head_dim, plain=plain).row_bytes
+    ratios = config.compress_ratios
+    return sum(PAGE_TOKENS // r * (kv + (index if r == 4 else 0)) for r in ratios if r)

@@ -8,32 +8,30 @@ print(done.text)
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from isobath.engine.runner import Runner, Running
-from isobath.engine.sampling import Sampler, SamplingParams
+from isobath.config import EngineConfig
+from isobath.engine.engine import Engine
+from isobath.engine.output import Completion, Output
+from isobath.engine.request import Failed, Finished, Prompt, Request, Token
+from isobath.engine.sampling import SamplingParams
+from isobath.engine.score import score
 from isobath.errors import ConfigError, RequestError
 from isobath.model.load import load
 from isobath.model.progress import LoadProgress
-from isobath.model.text import Detokenizer, Text
+from isobath.model.text import Text
 from isobath.ops.table import bind
 from isobath.target import detect
 
 BUNDLED = Path(__file__).parents[1] / "models" / "isobath_tiny"
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One prompt's outcome. finish_reason: "stop" (end of sentence) or "length"."""
-
-    text: str
-    token_ids: list[int]
-    prompt_token_ids: list[int]
-    finish_reason: str
 
 
 class LLM:
@@ -43,7 +41,8 @@ class LLM:
     (quantised activations, caches and experts) or "exact" (fp32, nothing rounded). dialect: of FP8
     bytes in memory, "auto" (that of the device it runs on), "ocp" or "fnuz"; results do not
     depend on it. max_batched_tokens: most tokens of one step; prompts longer than it are processed
-    in chunks. Raises CheckpointError or ConfigError.
+    in chunks. engine: the rest of what the engine takes on at once. Raises CheckpointError or
+    ConfigError.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class LLM:
         numerics: str = "native",
         dialect: str = "auto",
         max_batched_tokens: int = 512,
+        engine: EngineConfig | None = None,
     ) -> None:
         if numerics not in ("native", "exact"):
             raise ConfigError(f"numerics={numerics!r}", found='known: "native", "exact"')
@@ -73,9 +73,18 @@ class LLM:
             )
         self._folder = folder
         self._text: Text | None = None
-        self._runner = Runner(
-            self.config, weights, ops, device, max_batched_tokens=max_batched_tokens
-        )
+        options = engine or EngineConfig(max_num_seqs=min(64, max_batched_tokens))
+        self._engine_config = replace(options, max_batched_tokens=max_batched_tokens)
+        self._parts = (self.config, weights, ops, device)
+        self._engine: Engine | None = None
+        self._ids = count()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, its caches allocated when generation first needs them."""
+        if self._engine is None:
+            self._engine = Engine(*self._parts, self._engine_config)
+        return self._engine
 
     @property
     def text(self) -> Text:
@@ -89,29 +98,37 @@ class LLM:
         prompts: str | Sequence[str] | Sequence[Sequence[int]],
         params: SamplingParams | None = None,
     ) -> list[Completion]:
-        """Complete prompts (texts, or token ids taken as they are), all in one batch.
+        """Complete prompts (texts, or token ids taken as they are) together.
 
-        A single text counts as a list of one. Raises RequestError before any work is done when a
-        prompt is empty, too long, or holds an id outside the vocabulary.
+        A single text counts as a list of one. With params.n > 1 a prompt has n completions, next to
+        each other. Shows progress on a terminal. Raises RequestError before any work is done when
+        a prompt is empty, too long, or holds an id outside the vocabulary.
         """
         items: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else [*prompts]
-        sequences = self._sequences(items, params or SamplingParams())
-        for _ in self._runner.run(sequences):
-            pass
-        return [self._completion(s) for s in sequences]
+        params = params or SamplingParams()
+        done: dict[tuple[int, int], Completion] = {}
+        requests = self._requests(items, params)
+        with _progress(len(requests) * params.n) as advance:
+            for request, _, completion in self._run(requests):
+                if completion is not None:
+                    done[request, completion.index] = completion
+                    advance()
+        return [done[r.id, index] for r in requests for index in range(params.n)]
 
     def stream(
         self, prompt: str, params: SamplingParams | None = None
     ) -> Generator[str, None, Completion]:
-        """Complete one prompt, yielding text as soon as it is certain; returns the Completion."""
-        sequences = self._sequences([prompt], params or SamplingParams())
-        pieces = Detokenizer(self.text)
-        for _, token in self._runner.run(sequences):
-            if piece := pieces.add(token):
+        """Complete one prompt, yielding text as soon as it is certain; returns the Completion.
+
+        Closing the generator early ends the request.
+        """
+        params = replace(params or SamplingParams(), n=1)
+        for _, piece, completion in self._run(self._requests([prompt], params)):
+            if piece:
                 yield piece
-        if rest := pieces.finish():
-            yield rest
-        return self._completion(sequences[0])
+            if completion is not None:
+                return completion
+        raise AssertionError("a request ended without a completion")
 
     def score(self, token_ids: Sequence[int], *, chunk_size: int | None = None) -> torch.Tensor:
         """Logits of every position: float32 [T, vocab], row t from tokens 0..t.
@@ -119,23 +136,71 @@ class LLM:
         token_ids are taken as they are (no BOS is added). chunk_size: tokens a step, at most
         max_batched_tokens; by default that. Raises RequestError as generate() does.
         """
-        size = self._runner.max_batched_tokens if chunk_size is None else chunk_size
-        if not 1 <= size <= self._runner.max_batched_tokens:
+        most = self._engine_config.max_batched_tokens
+        size = most if chunk_size is None else chunk_size
+        if not 1 <= size <= most:
             raise RequestError(
                 f"score(chunk_size={chunk_size})",
-                found=f"max_batched_tokens={self._runner.max_batched_tokens}",
+                found=f"max_batched_tokens={most}",
                 do="pass a chunk_size from 1 to that",
             )
-        return self._runner.score(self._checked(token_ids, new_tokens=0), size)
+        return score(*self._parts, self._checked(token_ids, new_tokens=0), size)
 
-    def _sequences(
+    def _requests(
         self, prompts: Sequence[str | Sequence[int]], params: SamplingParams
-    ) -> list[Running]:
+    ) -> list[Request]:
         ids = [
             self._checked(self.text.encode(p) if isinstance(p, str) else p, params.max_tokens)
             for p in prompts
         ]
-        return [Running(i, Sampler(params), self.config.eos_token_id) for i in ids]
+        return [Request(next(self._ids), tuple(i), params) for i in ids]
+
+    def _run(self, requests: Sequence[Request]) -> Iterator[tuple[int, str, Completion | None]]:
+        """Run requests to their end: (request id, new text, completion if this ended it)."""
+        outputs = {
+            (r.id, index): Output(list(r.token_ids), index, r.params, self.text)
+            for r in requests
+            for index in range(r.params.n)
+        }
+        for request in requests:
+            self.engine.submit(request)
+        try:
+            while outputs:
+                for event in self.engine.step():
+                    yield from self._tell(event, outputs)
+        finally:
+            for key in outputs:
+                self.engine.abort(*key)
+
+    def _tell(
+        self,
+        event: Token | Prompt | Finished | Failed,
+        outputs: dict[tuple[int, int], Output],
+    ) -> Iterator[tuple[int, str, Completion | None]]:
+        """Bring one event to the output it belongs to; a completion leaves `outputs`."""
+        if isinstance(event, Failed):
+            raise RequestError("the request failed", found=event.error)
+        if isinstance(event, Prompt):
+            for index in range(len(outputs)):
+                if output := outputs.get((event.request_id, index)):
+                    output.add_prompt(event)
+            return
+        key = (event.request_id, event.index)
+        if key not in outputs:
+            return
+        output = outputs[key]
+        if isinstance(event, Finished):
+            del outputs[key]
+            rest = output.finish()
+            yield key[0], rest, output.completion(event.reason, event.cached_tokens)
+            return
+        piece, stopped = output.add(event)
+        if stopped:
+            del outputs[key]
+            self.engine.abort(*key)
+            yield key[0], piece, output.completion("stop", 0)
+        else:
+            yield key[0], piece, None
 
     def _checked(self, token_ids: Sequence[int], new_tokens: int) -> list[int]:
         ids, limit = list(token_ids), self.config.max_position_embeddings
@@ -156,7 +221,14 @@ class LLM:
                 )
         return ids
 
-    def _completion(self, s: Running) -> Completion:
-        prompt, new = s.tokens[: s.prompt_len], s.tokens[s.prompt_len :]
-        text = self.text.decode(new)
-        return Completion(text, new, prompt, s.finish_reason)
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar of finished completions on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("completions"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("completions", total=total)
+        yield lambda: bar.advance(task)

@@ -1,38 +1,77 @@
-"""How the next token is chosen from logits: greedy, or by temperature, top-k and top-p."""
+"""How the next token is chosen: penalties and bias, then greedy or a draw, and log-probabilities.
+
+A draw depends on the request's seed, which of its n completions this is, and the position, and on
+nothing else: neither on what else is in the batch, nor on how often the sequence was preempted.
+The order of steps is vLLM's: bias, minimum length, penalties, temperature, min-p, top-k, top-p.
+Log-probabilities are of the model's own distribution, before any of these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from isobath.errors import RequestError
+
+MAX_LOGPROBS = 20
+_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """What a request asks of generation.
 
-    max_tokens: most tokens to generate. temperature: 0 is greedy. top_k: keep this many tokens (0:
-    all). top_p: keep the smallest set with this probability. seed: makes sampling repeatable, None
-    draws a fresh one. ignore_eos: go on after the end-of-sentence token. Raises RequestError for a
-    value out of range.
+    n: completions of the prompt. max_tokens, min_tokens: bounds on their length; before
+    min_tokens no end or stop token is chosen. temperature: 0 is greedy. top_k: keep this many
+    tokens (0: all). top_p: keep the smallest set with this probability. min_p: keep tokens at
+    least this share of the best one's probability. presence_penalty, frequency_penalty:
+    subtracted once, or for every time, a token was generated. repetition_penalty: divides
+    (multiplies, if negative) the logit of tokens in the prompt or generated. logit_bias: added,
+    by token id. seed: makes draws repeatable; None draws a fresh one. stop: texts that end a
+    completion and are not part of it. stop_token_ids: ids that end it. ignore_eos: go on after
+    the end-of-sentence token. logprobs, prompt_logprobs: how many of the best tokens to report
+    beside each generated, or prompt, token (None: none at all).
+    Raises RequestError for a value out of range.
     """
 
+    n: int = 1
     max_tokens: int = 128
+    min_tokens: int = 0
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
+        counts = (self.logprobs or 0, self.prompt_logprobs or 0)
         checks = {
+            "n": (1 <= self.n <= 128, "from 1 to 128"),
             "max_tokens": (self.max_tokens >= 1, "at least 1"),
+            "min_tokens": (0 <= self.min_tokens <= self.max_tokens, "from 0 to max_tokens"),
             "temperature": (0 <= self.temperature < float("inf"), "0 or more, and finite"),
             "top_k": (self.top_k >= 0, "0 (all) or more"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
+            "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
+            "presence_penalty": (-2 <= self.presence_penalty <= 2, "from -2 to 2"),
+            "frequency_penalty": (-2 <= self.frequency_penalty <= 2, "from -2 to 2"),
+            "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "above 0"),
+            "stop": (all(self.stop), "texts that are not empty"),
+            "logprobs": (0 <= counts[0] <= MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}"),
+            "prompt_logprobs": (0 <= counts[1] <= MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}"),
         }
         for name, (holds, rule) in checks.items():
             if not holds:
@@ -41,36 +80,113 @@ class SamplingParams:
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token. logprob and top ((id, logprob), best first) only if they were asked for."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
 class Sampler:
-    """Chooses tokens for one request; owns its random stream."""
+    """Chooses the tokens of one completion. eos: the end-of-sentence id."""
 
-    def __init__(self, params: SamplingParams) -> None:
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], index: int, eos: int) -> None:
         self.params = params
-        self._generator = torch.Generator()
-        if params.seed is None:
-            self._generator.seed()
+        seed = secrets.randbits(64) if params.seed is None else params.seed
+        self._seed = _mix(_mix(seed & _MASK) + index)
+        ends = set(params.stop_token_ids) | (set() if params.ignore_eos else {eos})
+        self._ends = ends
+        self._end_ids = torch.tensor(sorted(ends), dtype=torch.int64)
+        bias = sorted(params.logit_bias.items())
+        self._bias_ids = torch.tensor([i for i, _ in bias], dtype=torch.int64)
+        self._bias = torch.tensor([b for _, b in bias], dtype=torch.float32)
+        self._prompt = set(prompt) if params.repetition_penalty != 1 else set()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the choice is simply the largest logit, with nothing to report."""
+        p = self.params
+        return (
+            p.temperature == 0
+            and p.logprobs is None
+            and not (p.logit_bias or p.min_tokens or p.presence_penalty or p.frequency_penalty)
+            and p.repetition_penalty == 1
+        )
+
+    def ends(self, token: int) -> bool:
+        """Whether `token` ends the completion."""
+        return token in self._ends
+
+    def choose(self, logits: torch.Tensor, generated: Sequence[int]) -> Choice:
+        """The next token after `generated`. logits: float32 [vocab], not changed."""
+        adjusted = self._adjust(logits.clone(), generated)
+        if self.params.temperature == 0:
+            token = int(adjusted.argmax())
         else:
-            self._generator.manual_seed(params.seed)
+            token = self._draw(adjusted, len(generated))
+        if self.params.logprobs is None:
+            return Choice(token)
+        return logprobs(logits, token, self.params.logprobs)
 
-    def draw(self, logits: torch.Tensor) -> int:
-        """One token id from float32 logits [vocab]."""
-        kept = (logits / self.params.temperature).double().cpu()
-        values, ids = kept.sort(descending=True, stable=True)
-        if self.params.top_k:
-            values = values[: self.params.top_k]
-        probabilities = values.softmax(0)
-        before = probabilities.cumsum(0) - probabilities
-        probabilities = torch.where(before < self.params.top_p, probabilities, 0.0)
-        point = torch.rand((), generator=self._generator, dtype=torch.float64)
-        target = point * probabilities.sum()
-        choice = int((probabilities.cumsum(0) <= target).sum().clamp_max(len(probabilities) - 1))
-        return int(ids[choice])
+    def _adjust(self, logits: torch.Tensor, generated: Sequence[int]) -> torch.Tensor:
+        p = self.params
+        if len(self._bias):
+            logits[self._bias_ids] += self._bias
+        if len(generated) < p.min_tokens:
+            logits[self._end_ids] = -torch.inf
+        if p.repetition_penalty != 1:
+            seen = torch.tensor(sorted(self._prompt.union(generated)), dtype=torch.int64)
+            values = logits[seen]
+            scaled = torch.where(
+                values > 0, values / p.repetition_penalty, values * p.repetition_penalty
+            )
+            logits[seen] = scaled
+        if (p.presence_penalty or p.frequency_penalty) and generated:
+            counts = Counter(generated)
+            times = torch.tensor(list(counts.values()), dtype=torch.float32)
+            penalty = p.presence_penalty + p.frequency_penalty * times
+            logits[torch.tensor(list(counts), dtype=torch.int64)] -= penalty
+        return logits
+
+    def _draw(self, logits: torch.Tensor, position: int) -> int:
+        p = self.params
+        probabilities = (logits.double() / p.temperature).softmax(0)
+        ids = None
+        if p.min_p:
+            floor = p.min_p * probabilities.max()
+            probabilities = torch.where(probabilities >= floor, probabilities, 0.0)
+        if p.top_k or p.top_p < 1:
+            probabilities, ids = probabilities.sort(descending=True, stable=True)
+            if p.top_k:
+                probabilities[p.top_k :] = 0
+            total = probabilities.sum()
+            before = probabilities.cumsum(0) - probabilities
+            probabilities = torch.where(before < p.top_p * total, probabilities, 0.0)
+        cumulative = probabilities.cumsum(0)
+        point = _uniform(self._seed, position) * float(cumulative[-1])
+        place = int(torch.searchsorted(cumulative, point, right=True))
+        place = min(place, int(probabilities.nonzero()[-1]))
+        return place if ids is None else int(ids[place])
 
 
-def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """One token for each row of float32 logits [L, vocab]; greedy ties go to the lower id."""
-    greedy = logits.argmax(-1).tolist()
-    return [
-        token if sampler.params.temperature == 0 else sampler.draw(row)
-        for token, row, sampler in zip(greedy, logits, samplers, strict=True)
-    ]
+def logprobs(logits: torch.Tensor, token: int, count: int) -> Choice:
+    """Choice of `token` with its log-probability and the `count` best, from logits [vocab]."""
+    values = logits.log_softmax(0)
+    best = values.topk(count)
+    top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return Choice(token, float(values[token]), top)
+
+
+def _mix(x: int) -> int:
+    """splitmix64's output function: a bijection of 64-bit integers that scatters neighbours."""
+    x = (x + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def _uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) that depends on seed and position alone."""
+    return (_mix(seed ^ _mix(position)) >> 11) * 2.0**-53

@@ -13,7 +13,7 @@ import torch
 
 from isobath import LLM, SamplingParams
 from isobath.engine.llm import BUNDLED
-from isobath.engine.runner import Runner
+from isobath.engine.score import score
 from isobath.model.load import load
 from isobath.model.text import Text
 from isobath.numerics import FNUZ, OCP, Fp8Tensor, dequantize, relabel
@@ -34,8 +34,7 @@ def score_with(ops: OpTable) -> float:
     """Bits per byte of the bundled model with the op table `ops`, native numerics, OCP."""
     config, weights = load(BUNDLED, numerics="native", dialect=OCP, device=CPU, ops=ops)
     ids = Text(BUNDLED).encode(PAGE)
-    runner = Runner(config, weights, ops, CPU, max_batched_tokens=len(ids))
-    return bits_per_byte(runner.score(ids, len(ids)), ids)
+    return bits_per_byte(score(config, weights, ops, CPU, ids, len(ids)), ids)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,210 @@
+"""Engine: requests in, events out, one step at a time.
+
+    engine.submit(request)
+    while engine.busy:
+        for event in engine.step(): ...
+
+Synchronous and single-threaded. A request that cannot run becomes a Failed event and gives back
+what it holds; an op that raises fails the requests of that step and no others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+
+import torch
+
+from isobath.cache.pages import PageAllocator, SlotAllocator
+from isobath.cache.pool import PAGE_TOKENS, allocate_pool, copy_slot
+from isobath.cache.prefix import PrefixCache
+from isobath.config import EngineConfig, ModelConfig
+from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Sequence, Token
+from isobath.engine.sampling import Choice, Sampler, logprobs
+from isobath.engine.scheduler import Scheduled, Scheduler, Step
+from isobath.errors import IsobathError
+from isobath.model.batch import BatchBuilder, Chunk
+from isobath.model.v4 import forward
+from isobath.model.weights import ModelWeights
+from isobath.ops.table import OpTable
+
+
+class Engine:
+    """A loaded model that serves requests: owns the pool, its pages, slots and prefixes."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        ops: OpTable,
+        device: torch.device,
+        options: EngineConfig,
+    ) -> None:
+        self.config, self.weights, self.ops, self.options = config, weights, ops, options
+        slots, snapshots = options.max_num_seqs + 1, options.num_snapshots
+        self.pool = allocate_pool(
+            config,
+            slots=slots,
+            snapshots=snapshots,
+            pages=options.num_pages + 1,
+            staging=options.max_batched_tokens,
+            dialect=weights.dialect,
+            plain=weights.dtype == torch.float32,
+            device=device,
+        )
+        self.pages = PageAllocator(options.num_pages + 1)
+        self.slots = SlotAllocator(1, options.max_num_seqs)
+        self.snapshots = SlotAllocator(slots, snapshots)
+        identity = f"{weights.dialect}/{self.pool.layers[0].window.layout.version}"
+        self.prefixes = (
+            PrefixCache(identity, self.pages, self.snapshots) if options.prefix_caching else None
+        )
+        self.scheduler = Scheduler(
+            self.pages,
+            self.slots,
+            self.prefixes,
+            max_batched_tokens=options.max_batched_tokens,
+        )
+        self._builder = BatchBuilder(config, self.pool, device)
+        self._order = count()
+        self._events: deque[Event] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Whether step() has anything to do or to tell."""
+        return bool(self._events or self.scheduler.running or self.scheduler.waiting)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. One that could never run is answered by a Failed event."""
+        tokens = len(request.token_ids) + request.params.max_tokens
+        if not self.scheduler.fits(tokens):
+            room = self.options.num_pages * PAGE_TOKENS
+            text = f"{tokens} tokens with the completion, and the cache holds {room}"
+            self._events.append(Failed(request.id, text))
+            return
+        self._add(request, 0)
+
+    def abort(self, request_id: int, index: int | None = None) -> None:
+        """End a request, or one of its completions, at once; unknown ids are ignored."""
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            if sequence.request.id == request_id and index in (None, sequence.index):
+                self._end(sequence, "abort")
+
+    def step(self) -> list[Event]:
+        """Compute one step and return everything there is to tell."""
+        step = self.scheduler.schedule()
+        if step.scheduled:
+            try:
+                self._run(step)
+            except Exception as error:
+                self._fail(step, error)
+        if self.options.check:
+            self.check()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def check(self) -> None:
+        """Assert that every page and slot is free or owned, and owned as often as it is held."""
+        running = self.scheduler.running
+        held: list[Iterable[int]] = [s.pages for s in running]
+        held.append(self.prefixes.held_pages() if self.prefixes else [])
+        self.pages.check(held)
+        self.slots.check(s.slot for s in running)
+        self.snapshots.check(self.prefixes.held_snapshots() if self.prefixes else [])
+
+    @torch.inference_mode()
+    def _run(self, step: Step) -> None:
+        for snapshot, slot in step.restores:
+            copy_slot(self.pool, snapshot, slot)
+        batch = self._builder.build([_chunk(s) for s in step.scheduled])
+        logits = forward(self.config, self.weights, self.ops, self.pool, batch)
+        row = 0
+        greedy = logits.argmax(-1).tolist()
+        for scheduled in step.scheduled:
+            rows = _logits_count(scheduled)
+            self._advance(scheduled, logits[row : row + rows], greedy[row : row + rows])
+            row += rows
+
+    def _advance(self, scheduled: Scheduled, logits: torch.Tensor, greedy: list[int]) -> None:
+        """Account for one sequence's part of a step, and sample if it reached the last token."""
+        sequence = scheduled.sequence
+        key = self.scheduler.commit(scheduled)
+        if key is not None and self.prefixes is not None:
+            snapshot = self.prefixes.snapshot_for(key)
+            if snapshot is not None:
+                copy_slot(self.pool, sequence.slot, snapshot)
+        if sequence.request.params.prompt_logprobs is not None and not sequence.generated:
+            self._tell_prompt(scheduled, logits)
+        if not scheduled.samples:
+            return
+        first = not sequence.generated
+        if sequence.sampler.plain:
+            choice = Choice(greedy[-1])
+        else:
+            choice = sequence.sampler.choose(logits[-1], sequence.tokens[sequence.prompt_len :])
+        self._accept(sequence, choice)
+        if first and sequence.index == 0:
+            for index in range(1, sequence.request.params.n):
+                self._add(sequence.request, index)
+
+    def _accept(self, sequence: Sequence, choice: Choice) -> None:
+        params, request = sequence.request.params, sequence.request
+        sequence.tokens.append(choice.token)
+        self._events.append(
+            Token(request.id, sequence.index, choice.token, choice.logprob, choice.top)
+        )
+        if sequence.sampler.ends(choice.token):
+            self._end(sequence, "stop")
+        elif sequence.generated >= params.max_tokens:
+            self._end(sequence, "length")
+
+    def _tell_prompt(self, scheduled: Scheduled, logits: torch.Tensor) -> None:
+        """Log-probabilities of the prompt tokens that this chunk predicted."""
+        sequence, number = scheduled.sequence, scheduled.sequence.request.params.prompt_logprobs
+        assert number is not None
+        for place, row in enumerate(logits, start=scheduled.start + 1):
+            if place < sequence.prompt_len:
+                choice = logprobs(row, sequence.tokens[place], number)
+                assert choice.logprob is not None
+                self._events.append(Prompt(sequence.request.id, place, choice.logprob, choice.top))
+
+    def _add(self, request: Request, index: int) -> None:
+        tokens = list(request.token_ids)
+        sampler = Sampler(request.params, tokens, index, self.config.eos_token_id)
+        self.scheduler.add(
+            Sequence(request, index, next(self._order), sampler, tokens, len(tokens))
+        )
+
+    def _end(self, sequence: Sequence, reason: str) -> None:
+        self.scheduler.remove(sequence)
+        request = sequence.request.id
+        self._events.append(Finished(request, sequence.index, reason, sequence.cached_tokens))
+
+    def _fail(self, step: Step, error: Exception) -> None:
+        """End every request of a step that raised; what it left in the caches is never read."""
+        text = (
+            error.asked if isinstance(error, IsobathError) else f"{type(error).__name__}: {error}"
+        )
+        failed = {s.sequence.request.id for s in step.scheduled}
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            if sequence.request.id in failed:
+                self.scheduler.remove(sequence)
+        self._events.extend(Failed(i, text) for i in sorted(failed))
+
+
+def _chunk(scheduled: Scheduled) -> Chunk:
+    s = scheduled.sequence
+    tokens = s.tokens[scheduled.start : scheduled.start + scheduled.count]
+    wanted = "last" if scheduled.samples else "none"
+    if s.request.params.prompt_logprobs is not None and not s.generated:
+        wanted = "all"
+    return Chunk(tokens, scheduled.start, s.slot, s.pages, wanted)
+
+
+def _logits_count(scheduled: Scheduled) -> int:
+    s = scheduled.sequence
+    if s.request.params.prompt_logprobs is not None and not s.generated:
+        return scheduled.count
+    return int(scheduled.samples)

@@ -1,0 +1,92 @@
+"""What is asked of the engine, what it is told back, and one sequence's state in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from isobath.engine.sampling import Sampler, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to complete. id: unique among open requests. token_ids: not empty, ids in range."""
+
+    id: int
+    token_ids: tuple[int, ...]
+    params: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One more token of a request. index: which of its n completions. logprob: of the token, and
+    top: the best (id, logprob) pairs, when asked for."""
+
+    request_id: int
+    index: int
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Log-probability of the prompt token at `position`, and the best (id, logprob) there."""
+
+    request_id: int
+    position: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A completion's end. reason: "stop" (end token), "length" or "abort". cached_tokens: how much
+    of the prompt came from the prefix cache."""
+
+    request_id: int
+    index: int
+    reason: str
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that cannot be completed; nothing more comes of it. error: text for its client."""
+
+    request_id: int
+    error: str
+
+
+Event = Token | Prompt | Finished | Failed
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One completion on its way.
+
+    tokens: prompt, then what was generated. computed: how many of them the caches hold. slot: its
+    rings, 0 while it waits. pages: its compressed entries. keys: of its whole blocks so far.
+    order: place in first-come order, kept across preemption.
+    """
+
+    request: Request
+    index: int
+    order: int
+    sampler: Sampler
+    tokens: list[int]
+    prompt_len: int
+    computed: int = 0
+    slot: int = 0
+    pages: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    cached_tokens: int = 0
+    preemptions: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens still to be computed; 1 in decode."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_len
