@@ -160,6 +160,19 @@ def bench_cpu(
     cpu.main(model, tokens=tokens, repeats=repeats)
 
 
+@bench.command("throughput")
+def bench_throughput(
+    model: Model = None,
+    requests: Annotated[int, typer.Option(help="Requests at once.")] = 32,
+    tokens: Annotated[int, typer.Option(help="New tokens a request.")] = 64,
+    compare: Annotated[bool, typer.Option(help="Also run transformers on a batch.")] = False,
+) -> None:
+    """Many requests together and one after another; the last line is one JSON object."""
+    from isobath.bench import throughput
+
+    throughput.main(model, requests=requests, tokens=tokens, compare=compare)
+
+
 @bench.command("ops")
 def bench_ops(
     op: Annotated[str | None, typer.Option(help="Only this op.")] = None,

@@ -43,7 +43,7 @@ def run(model: Path | None = None, *, tokens: int = 64, repeats: int = 3) -> dic
     for dtype in (torch.float32, torch.bfloat16):
         peer = transformers_model(folder, tensors, dtype)
         name = f"transformers {str(dtype).removeprefix('torch.')}"
-        engines[name] = _transformers(peer, prompts, tokens)
+        engines[name] = transformers_generate(peer, prompts, tokens)
     rates: dict[str, dict[int, float]] = {name: {} for name in engines}
     for batch in track(BATCHES, "batch sizes", console=Console(stderr=True), transient=True):
         times: dict[str, list[float]] = {name: [] for name in engines}
@@ -72,7 +72,9 @@ def _isobath(llm: LLM, prompts: torch.Tensor, tokens: int) -> Callable[[int], No
     return generate
 
 
-def _transformers(peer: Any, prompts: torch.Tensor, tokens: int) -> Callable[[int], None]:
+def transformers_generate(peer: Any, prompts: torch.Tensor, tokens: int) -> Callable[[int], None]:
+    """A call that completes the first `batch` rows of prompts [B, P] with `tokens` each."""
+
     def generate(batch: int) -> None:
         with torch.inference_mode():
             out = peer.generate(
@@ -83,7 +85,7 @@ def _transformers(peer: Any, prompts: torch.Tensor, tokens: int) -> Callable[[in
                 do_sample=False,
                 pad_token_id=0,
             )
-        assert out.shape[1] == PROMPT_TOKENS + tokens
+        assert out.shape[1] == prompts.shape[1] + tokens
 
     return generate
 
