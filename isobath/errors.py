@@ -10,7 +10,9 @@ what it would have caused, and what to do.
     ├── NumericsError           values that a format cannot hold
     │   └── DialectMismatch         bytes of one FP8 dialect met a reader of the other
     ├── LayoutMismatch          a cache written with one byte geometry met a reader of another
+    ├── CaptureUnsafe           a captured step would read back, or be shaped by, a value
     ├── BackendUnavailable      an op was bound to a backend that cannot run here
+    ├── EngineDied              the engine's process is gone, and its requests with it
     └── RequestError            a prompt or sampling parameter that cannot be served
 
 `assert` marks our own bugs; these classes are for everything else.
@@ -64,8 +66,16 @@ class LayoutMismatch(IsobathError):
     """A cache written with one byte geometry met a reader of another."""
 
 
+class CaptureUnsafe(IsobathError):
+    """An operator in a step to be captured reads a value back or is shaped by one."""
+
+
 class BackendUnavailable(IsobathError):
     """An op was bound to a backend that cannot run on this machine."""
+
+
+class EngineDied(IsobathError):
+    """The process in which the engine ran has ended."""
 
 
 class RequestError(IsobathError):
