@@ -2,8 +2,8 @@
 
     isobath bench throughput [--requests 32] [--tokens 64] [--compare]
 
-Greedy, end-of-sentence ignored, prompts of 64 different tokens, one run of each after a warm-up, the
-caches empty before each. Figures are generated tokens per second, prompts included in the time.
+Greedy, end-of-sentence ignored, prompts of 64 different tokens, one run of each after a warm-up,
+no prefix cache. Figures are generated tokens per second, prompts included in the time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,8 @@ def main(
             generate = transformers_generate(
                 transformers_model(folder, weights, dtype), prompts, tokens
             )
-            ways[f"transformers {str(dtype).removeprefix('torch.')}"] = lambda call=generate: call(
-                requests
-            )
+            name = f"transformers {str(dtype).removeprefix('torch.')}"
+            ways[name] = partial(generate, requests)
     rates: dict[str, float] = {}
     for name, call in ways.items():
         if name != "one after another":  # warmed up by the first

@@ -1,4 +1,4 @@
-"""Sampling as a function of logits, parameters, seed and position; stop texts as a function of text."""
+"""Sampling is a function of logits, parameters, seed and position; stop texts one of the text."""
 
 from __future__ import annotations
 
