@@ -1,11 +1,11 @@
 """What a captured step may not do, made an error on a CPU.
 
-A step that is captured once and replayed must be the same device work whatever the values are. Three
-things break that: the host reads a value, a shape depends on a value, or a value travels from the
-host inside the region. `capture_safe()` watches every torch operator and raises CaptureUnsafe at the
-first such one, naming the operator and the isobath function that ran it. Work that only enqueues is
-allowed. Run the region once before watching it, as one does before capturing: tables that an op
-builds on first use are made then.
+A step that is captured once and replayed must be the same device work whatever the values are.
+Three things break that: the host reads a value, a shape depends on a value, or a value travels from
+the host inside the region. `capture_safe()` watches every torch operator and raises CaptureUnsafe
+at the first such one, naming the operator and the isobath function that ran it. Work that only
+enqueues is allowed. Run the region once before watching it, as one does before capturing: tables
+that an op builds on first use are made then.
 
 What a CPU cannot show: `.numpy()` and `from_numpy()` (they share memory; on a device the first does
 not work and the second makes a host tensor, whose way to the device is seen), whether a tensor made
@@ -61,7 +61,7 @@ class _Operators(TorchDispatchMode):
     """Sees every operator that reaches the dispatcher."""
 
     def __init__(self, region: str, methods: _Methods) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch annotates nothing here
         self.region, self.methods = region, methods
 
     def __torch_dispatch__(
