@@ -11,6 +11,21 @@ and a packed row of the indexer's cache 128 values:
     128 FP8 e4m3            | fp32 scale (a power of two)                = 132 bytes
 
 A plain row holds the same values as fp32 and rounds nothing; `numerics="exact"` uses it.
+
+Rows make up what a sequence holds: one slot in each layer, and in each compressed layer one page
+for 128 tokens. For V4-Flash, in bytes:
+
+    window slot      128 rows x 584                      token p in row p % 128             74,752
+    C4 page           32 rows x 584                      tokens 4j .. 4j + 3 in row j       18,688
+    index page        32 rows x 132                      the same tokens                     4,224
+    C128 page          1 row  x 584                      all 128 tokens                        584
+    C4 ring            8 rows x (k 1024 | gate 1024) fp32    token p in row p % 8           65,536
+    index ring         8 rows x (k  256 | gate  256) fp32    token p in row p % 8           16,384
+    C128 ring        128 rows x (k  512 | gate  512) fp32    token p in row p % 128        524,288
+
+Slots, pages and rings of one kind and layer lie end to end in one buffer, and their rows end to end
+in each, so row i of unit u starts at byte (u * rows + i) * row_bytes. That passes 2^31 in a buffer
+of more than 2 GiB: row numbers are int64 everywhere, never int32.
 """
 
 from __future__ import annotations
