@@ -2,14 +2,17 @@
 
 Widening costs eight times the bytes of MXFP4: this backend is for models that fit so.
 
-- Few tokens for the number of experts: the chosen experts' weights are gathered and multiplied in
-  one batched product. Copying an expert's weights costs twice what multiplying by them does.
-- Up to DENSE_TOKENS: every expert computes every token in one GEMM, and a mask keeps the chosen.
+- Few tokens for the number of experts: a token's chosen weights are gathered and multiplied.
+- Up to DENSE_TOKENS: every expert computes every token, and the chosen results are picked.
 - More (prefill): tokens sorted by expert, one GEMM an expert. Only this way reads values back.
 
-2026-11-21, AMD EPYC (one thread), D 256, I 128, us gathered / dense / sorted: 16 experts, 4 chosen,
-T = 1: 130 / 183 / 284; 2: 564 / 265 / 488; 16: 5226 / 1289 / 1623; 64: 93152 / 3296 / 2191.
-64 experts, 6 chosen, T = 1: 179 / 3585 / 506; 4: 2551 / 4754 / 3048; 16: 8562 / 5545 / 4745.
+All three give the same bits: the same GEMM a hidden vector and expert (see ops/torch_gemm.py), and
+a token's slots added in their order. So a token does not depend on the batch it is in.
+
+2026-11-21, AMD EPYC (one thread, busy), D 256, I 128, us gathered / dense / sorted: 16 experts, 4
+chosen, T = 1: 270 / 1030 / 970; 4: 1440 / 1520 / 1970; 8: 1910 / 1120 / 2750; 64: - / 2880 / 3970.
+64 experts, 6 chosen, T = 1: 480 / 5990 / 1710; 8: 3810 / 7400 / 10000. Without invariance, where
+T = 1 may be a matrix times a vector, 142 / 194 / 300 at 16 experts.
 
 The first two take the same steps whatever the values, so that a step may be captured and replayed.
 A token must not name one expert twice: the dense way would quantise the two hidden vectors as one.
@@ -19,14 +22,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch.nn.functional import silu
 
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor, dequantize
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.torch_fp8 import decode_rows, quantize_rows
+from isobath.ops.torch_gemm import matmul
 
 DENSE_TOKENS = 64
 """Largest batch whose steps do not depend on values, so that it may be captured."""
@@ -34,14 +38,14 @@ DENSE_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Widened:
-    """w13: float32 [E, 2 * I, D]. w2: float32 [E, I, D], transposed."""
+    """w13: float32 [E, 2 * I, D]. w2: float32 [E, D, I]."""
 
     w13: torch.Tensor
     w2: torch.Tensor
 
 
 def prepare(weights: ExpertWeights) -> Widened:
-    return Widened(_wide(weights.w13), _wide(weights.w2).transpose(1, 2).contiguous())
+    return Widened(_wide(weights.w13), _wide(weights.w2))
 
 
 def experts(
@@ -56,7 +60,7 @@ def experts(
         rows, dialect = decode_rows(x), x.dialect
     else:
         rows, dialect = x, None
-    if 2 * experts.numel() < len(expert_weights.w13):
+    if experts.numel() <= len(expert_weights.w13):
         return _gathered(rows, dialect, experts, weights, expert_weights, limit)
     if len(rows) <= DENSE_TOKENS:
         return _dense(rows, dialect, experts, weights, expert_weights, limit)
@@ -71,15 +75,23 @@ def _gathered(
     wide: Widened,
     limit: float,
 ) -> torch.Tensor:
-    (tokens, k), (_, inner, outer) = experts.shape, wide.w2.shape
-    chosen = experts.clamp_min(0).view(-1)
-    w13 = wide.w13.index_select(0, chosen).view(tokens, k * 2 * inner, outer)
-    gate_up = torch.bmm(w13, rows.unsqueeze(2)).view(tokens, k, 2 * inner)
-    hidden = _activate(gate_up, limit).mul_(weights.unsqueeze(2))
-    hidden.masked_fill_((experts < 0).unsqueeze(2), 0)
-    hidden = _round(hidden.view(tokens * k, inner), dialect).view(tokens, 1, k * inner)
-    w2 = wide.w2.index_select(0, chosen).view(tokens, k * inner, outer)
-    return torch.bmm(hidden, w2).squeeze(1)
+    """The down-projection of a token multiplies each hidden vector by all of its experts at once
+    and keeps the diagonal: k times the products, but one call that reads the weights once."""
+    (tokens, k), (_, outer, inner) = experts.shape, wide.w2.shape
+    chosen = experts.clamp_min(0)
+    gate_up = rows.new_empty(tokens, k * 2 * inner)
+    for token in range(tokens):
+        w13 = wide.w13.index_select(0, chosen[token]).view(k * 2 * inner, outer)
+        gate_up[token] = matmul(rows[token : token + 1], w13)[0]
+    hidden = _activate(gate_up.view(tokens * k, 2 * inner), limit).mul_(weights.view(-1, 1))
+    hidden.masked_fill_((experts < 0).view(-1, 1), 0)
+    hidden = _round(hidden, dialect).view(tokens, k, inner)
+    by_slot = rows.new_empty(tokens, k, outer)
+    for token in range(tokens):
+        w2 = wide.w2.index_select(0, chosen[token]).view(k * outer, inner)
+        products = matmul(hidden[token], w2).view(k, k, outer)
+        by_slot[token] = products.diagonal().t()
+    return _sum_slots(by_slot)
 
 
 def _dense(
@@ -90,13 +102,16 @@ def _dense(
     wide: Widened,
     limit: float,
 ) -> torch.Tensor:
-    tokens, (count, inner, outer) = len(rows), wide.w2.shape
+    tokens, (count, outer, inner) = len(rows), wide.w2.shape
     by_expert = weights.new_zeros(tokens, count + 1)  # column 0 collects padding
     by_expert = by_expert.scatter_(1, experts + 1, weights)[:, 1:].unsqueeze(2)
-    gate_up = torch.mm(rows, wide.w13.view(-1, outer).t()).view(tokens, count, 2 * inner)
-    hidden = _activate(gate_up, limit).mul_(by_expert).masked_fill_(by_expert == 0, 0)
-    hidden = _round(hidden.view(tokens * count, inner), dialect).view(tokens, count * inner)
-    return torch.mm(hidden, wide.w2.view(-1, outer))
+    gate_up = matmul(rows, wide.w13.view(-1, outer)).view(tokens, count, 2 * inner)
+    hidden = _activate(gate_up, limit).mul_(by_expert).view(tokens * count, inner)
+    hidden = _round(hidden, dialect).view(tokens, count, inner)
+    products = torch.stack([matmul(*one) for one in zip(hidden.unbind(1), wide.w2, strict=True)])
+    token = torch.arange(tokens, device=rows.device).unsqueeze(1)
+    by_slot = products[experts.clamp_min(0), token]
+    return _sum_slots(by_slot.masked_fill_((experts < 0).unsqueeze(2), 0))
 
 
 def _sorted(
@@ -119,16 +134,28 @@ def _sorted(
             continue
         slots = order[start : start + count]
         start += count
-        gate_up = torch.mm(rows.index_select(0, slots // k), wide.w13[expert].t())
+        gate_up = matmul(rows.index_select(0, slots // k), wide.w13[expert])
         hidden = _activate(gate_up, limit).mul_(factors.index_select(0, slots))
-        by_slot[slots] = torch.mm(_round(hidden, dialect), wide.w2[expert])
-    return by_slot.view(tokens, k, -1).sum(1)
+        by_slot[slots] = matmul(_round(hidden, dialect), wide.w2[expert])
+    return _sum_slots(by_slot.view(tokens, k, -1))
+
+
+def _sum_slots(by_slot: torch.Tensor) -> torch.Tensor:
+    """float32 [T, k, D] -> [T, D], added one slot after the other in every way and batch."""
+    total, *rest = by_slot.unbind(1)
+    total = total.clone()
+    for slot in rest:
+        total += slot
+    return total
 
 
 def _activate(gate_up: torch.Tensor, limit: float) -> torch.Tensor:
-    """silu(min(gate, limit)) * clamp(up): [..., 2 * I] -> [..., I]."""
+    """silu(min(gate, limit)) * clamp(up): [..., 2 * I] -> [..., I]. numpy's exp, as in swiglu."""
     gate, up = gate_up.chunk(2, -1)
-    return silu(gate.clamp_max(limit)).mul_(up.clamp(-limit, limit))
+    gate = gate.clamp_max(limit)
+    with np.errstate(over="ignore"):
+        denominator = np.exp(-gate.numpy()) + np.float32(1)
+    return gate.div_(torch.from_numpy(denominator)).mul_(up.clamp(-limit, limit))
 
 
 def _round(hidden: torch.Tensor, dialect: Dialect | None) -> torch.Tensor:

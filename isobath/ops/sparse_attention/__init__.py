@@ -59,6 +59,7 @@ OP = Op(
     # Keys decode exactly; fp32 scores. One bf16 rounding of the result is 2^-9; kernels that round
     # probabilities to bf16 before the value product add as much again.
     agree=Relative(2**-7),
+    must=("deterministic", "batch_invariant"),
     select=select,
     source="DeepSeek-V4 report, attention with sinks and inverse rotation of the output",
 )

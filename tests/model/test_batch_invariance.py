@@ -1,0 +1,109 @@
+"""A token's logits are its own: the same bits in any chunk, any batch, by prefill or by decode.
+
+Whole random models, every mechanism in them, under several thread counts. Equality is exact: no
+tolerance is stated because none is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from isobath import LLM, SamplingParams
+from isobath.cache.pool import PAGE_TOKENS
+from isobath.engine.runner import Runner, Running
+from isobath.model.batch import BatchBuilder, Chunk
+from isobath.model.load import load
+from isobath.numerics import OCP
+from isobath.ops.table import bind
+from tests.support.checkpoints import random_checkpoint
+
+CHUNK_SIZES = {1: (1, 2, 3, 5, 7, 61, 64, 127, 128, 129), 2: (7, 61, 129)}
+"""By number of threads. With two, small chunks cost minutes on a busy machine and pass, too."""
+LENGTH = 300
+"""Tokens scored: two HCA entries, and four times as many CSA entries as the indexer keeps."""
+STARTS = ((0, 1), (5, 1), (200, 37), (127, 2), (290, 1), (64, 9), (0, 150))
+"""Of each sequence in one mixed step: tokens already in the caches, tokens of the step."""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("invariance")
+    random_checkpoint(folder, seed=11)
+    return folder
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def prompt(seed: int, length: int, vocab_size: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(2, vocab_size, (length,), generator=generator).tolist()
+
+
+@pytest.mark.parametrize("numerics", ["native", "exact"])
+def test_logits_do_not_depend_on_how_a_prompt_is_cut(
+    checkpoint: Path, numerics: str, threads: int
+) -> None:
+    llm = LLM(checkpoint, numerics=numerics)
+    ids = prompt(0, LENGTH, llm.config.vocab_size)
+    whole = llm.score(ids)
+    assert whole.isfinite().all()
+    for size in CHUNK_SIZES[threads]:
+        assert torch.equal(llm.score(ids, chunk_size=size), whole), size
+
+
+@pytest.mark.parametrize("numerics", ["native", "exact"])
+def test_logits_do_not_depend_on_the_other_sequences_of_a_step(
+    checkpoint: Path, numerics: str, threads: int
+) -> None:
+    """One step of seven sequences, some in prefill and some in decode, against each alone."""
+    ops = bind("torch")
+    device = torch.device("cpu")
+    config, weights = load(checkpoint, numerics=numerics, dialect=OCP, device=device, ops=ops)
+    runner = Runner(config, weights, ops, device, max_batched_tokens=LENGTH)
+    prompts = [prompt(i, start + n, config.vocab_size) for i, (start, n) in enumerate(STARTS)]
+    together = logits_of_step(runner, prompts, [start for start, _ in STARTS])
+    for ids, (start, _), got in zip(prompts, STARTS, together, strict=True):
+        assert torch.equal(got, logits_of_step(runner, [ids], [start])[0]), start
+        assert torch.equal(got, runner.score(ids, LENGTH)[start:]), start
+
+
+def logits_of_step(
+    runner: Runner, prompts: list[list[int]], starts: list[int]
+) -> list[torch.Tensor]:
+    """Logits of prompt[start:] of each prompt, all in one step after one step a prompt's start."""
+    pool = runner._admit([len(p) for p in prompts])
+    builder = BatchBuilder(runner.config, pool, runner.device)
+    chunks, page = [], 1
+    for slot, (ids, start) in enumerate(zip(prompts, starts, strict=True), start=1):
+        pages = range(page, page + -(-len(ids) // PAGE_TOKENS))
+        page = pages.stop
+        if start:
+            runner._step(pool, builder, [Chunk(ids[:start], 0, slot, pages, logits="none")])
+        chunks.append(Chunk(ids[start:], start, slot, pages, logits="all"))
+    lengths = [len(c.token_ids) for c in chunks]
+    return list(runner._step(pool, builder, chunks).split(lengths))
+
+
+def test_generated_tokens_do_not_depend_on_the_batch(checkpoint: Path, threads: int) -> None:
+    llm = LLM(checkpoint)
+    params = SamplingParams(max_tokens=12, ignore_eos=True, temperature=1.0, seed=5)
+    prompts = [prompt(i, n, llm.config.vocab_size) for i, n in enumerate((1, 3, 17, 130, 255))]
+    together = [s.tokens for s in finished(llm, prompts, params)]
+    assert together == [finished(llm, [p], params)[0].tokens for p in prompts]
+
+
+def finished(llm: LLM, prompts: list[list[int]], params: SamplingParams) -> list[Running]:
+    sequences = llm._sequences(prompts, params)
+    for _ in llm._runner.run(sequences):
+        pass
+    return sequences
