@@ -1,7 +1,7 @@
 """isobath: DeepSeek-V4 inference that gives the same answer in every FP8 dialect.
 
-The whole public API: LLM and SamplingParams, and the errors. Importing isobath is cheap; torch is
-loaded when LLM is first used.
+The whole public API: LLM, AsyncLLM and SamplingParams, and the errors. Importing isobath is cheap;
+torch is loaded when one of them is first used.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from isobath.errors import (
     CheckpointError,
     ConfigError,
     DialectMismatch,
+    EngineDied,
     IsobathError,
     LayoutMismatch,
     RequestError,
 )
 
 if TYPE_CHECKING:
+    from isobath.engine.async_llm import AsyncLLM, Piece
     from isobath.engine.llm import LLM
     from isobath.engine.output import Completion
     from isobath.engine.sampling import SamplingParams
@@ -26,17 +28,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "CheckpointError",
     "Completion",
     "ConfigError",
     "DialectMismatch",
+    "EngineDied",
     "IsobathError",
     "LayoutMismatch",
+    "Piece",
     "RequestError",
     "SamplingParams",
 ]
 _HOMES = {
     "LLM": "isobath.engine.llm",
+    "AsyncLLM": "isobath.engine.async_llm",
+    "Piece": "isobath.engine.async_llm",
     "Completion": "isobath.engine.output",
     "SamplingParams": "isobath.engine.sampling",
 }

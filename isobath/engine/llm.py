@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from isobath.config import EngineConfig
 from isobath.engine.engine import Engine
 from isobath.engine.output import Completion, Output
-from isobath.engine.request import Failed, Finished, Prompt, Request, Token
+from isobath.engine.request import Failed, Finished, Prompt, Request, Token, checked_prompt
 from isobath.engine.sampling import SamplingParams
 from isobath.engine.score import score
 from isobath.errors import ConfigError, RequestError
@@ -203,23 +203,10 @@ class LLM:
             yield key[0], piece, None
 
     def _checked(self, token_ids: Sequence[int], new_tokens: int) -> list[int]:
-        ids, limit = list(token_ids), self.config.max_position_embeddings
-        if not ids:
-            raise RequestError("an empty prompt", do="pass at least one token")
-        if len(ids) + new_tokens > limit:
-            raise RequestError(
-                f"a prompt of {len(ids)} tokens and {new_tokens} new ones",
-                found=f"this model's context is {limit} tokens",
-                do="shorten the prompt or lower max_tokens",
-            )
-        for position, token in enumerate(ids):
-            if not 0 <= token < self.config.vocab_size:
-                raise RequestError(
-                    f"token id {token} at position {position}",
-                    found=f"the vocabulary has ids 0 to {self.config.vocab_size - 1}",
-                    do="encode the prompt with this checkpoint's tokenizer",
-                )
-        return ids
+        config = self.config
+        return checked_prompt(
+            token_ids, new_tokens, config.vocab_size, config.max_position_embeddings
+        )
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from isobath.engine.sampling import Sampler, SamplingParams
+from isobath.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +92,27 @@ class Sequence:
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_len
+
+
+def checked_prompt(
+    token_ids: Iterable[int], new_tokens: int, vocab_size: int, context: int
+) -> list[int]:
+    """The ids as a list, if the model can take them and `new_tokens` more. context: most tokens of
+    a sequence. Raises RequestError for an empty or too long prompt or an id out of range."""
+    ids = list(token_ids)
+    if not ids:
+        raise RequestError("an empty prompt", do="pass at least one token")
+    if len(ids) + new_tokens > context:
+        raise RequestError(
+            f"a prompt of {len(ids)} tokens and {new_tokens} new ones",
+            found=f"this model's context is {context} tokens",
+            do="shorten the prompt or lower max_tokens",
+        )
+    for position, token in enumerate(ids):
+        if not 0 <= token < vocab_size:
+            raise RequestError(
+                f"token id {token} at position {position}",
+                found=f"the vocabulary has ids 0 to {vocab_size - 1}",
+                do="encode the prompt with this checkpoint's tokenizer",
+            )
+    return ids

@@ -1,0 +1,203 @@
+"""AsyncLLM: many generations at once on an event loop, computed in a process of their own.
+
+    import asyncio
+    from isobath import AsyncLLM, SamplingParams
+
+    async def main():
+        async with AsyncLLM() as llm:               # the bundled model; or a checkpoint's folder
+            params = SamplingParams(max_tokens=32)
+            async for piece in llm.generate("The difflib module", params):
+                print(piece.text, end="", flush=True)
+
+    if __name__ == "__main__":                      # the engine's process imports this file again
+        asyncio.run(main())
+
+A consumer that stops early (break, cancellation, aclose) ends its request, whose pages go back. One
+that does not read holds up nobody: its events wait in the parent, at most n * max_tokens tokens and
+one log-probability record a prompt token, while the engine goes on and frees its pages in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+
+from isobath.config import EngineConfig
+from isobath.engine.llm import BUNDLED
+from isobath.engine.output import Completion, Output, Top
+from isobath.engine.process import EngineProcess, EngineSpec
+from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Token, checked_prompt
+from isobath.engine.sampling import SamplingParams
+from isobath.errors import EngineDied, RequestError
+from isobath.model.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of one completion.
+
+    index: which of the prompt's n. text: what has become certain, maybe nothing yet. token_ids:
+    the new token, if any. logprobs: its (log-probability, best (id, logprob)), if asked for.
+    completion: the whole, with the last piece only.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[tuple[float, Top], ...] = ()
+    completion: Completion | None = None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The completion's with the last piece, None before."""
+        return self.completion.finish_reason if self.completion else None
+
+
+@dataclass(eq=False, slots=True)
+class _Mailbox:
+    """Events of one request, from the process's reader thread to the consumer's loop."""
+
+    loop: asyncio.AbstractEventLoop
+    events: deque[Event] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class AsyncLLM:
+    """A DeepSeek-V4 checkpoint in a process of its own. Arguments and errors are those of LLM.
+
+    The constructor waits until the checkpoint is loaded; in a loop with other work to do use
+    `await asyncio.to_thread(AsyncLLM, path)`. generate() may be called from any event loop. Use it
+    as an async context manager, or call close().
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        numerics: str = "native",
+        dialect: str = "auto",
+        max_batched_tokens: int = 512,
+        engine: EngineConfig | None = None,
+    ) -> None:
+        self._folder = BUNDLED if path is None else Path(path)
+        self._text: Text | None = None
+        self._ids = count()
+        self._boxes: dict[int, _Mailbox] = {}
+        spec = EngineSpec(str(self._folder), numerics, dialect, max_batched_tokens, engine)
+        self.process = EngineProcess(spec, self._deliver)
+        try:
+            self._limits = self.process.ready()
+        except BaseException:
+            self.process.close(timeout=0)
+            raise
+
+    @property
+    def text(self) -> Text:
+        """The checkpoint's tokenizer, read when it is first needed."""
+        if self._text is None:
+            self._text = Text(self._folder)
+        return self._text
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine still takes requests."""
+        return self.process.alive
+
+    async def generate(
+        self, prompt: str | Sequence[int], params: SamplingParams | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        """Complete one prompt (a text, or token ids taken as they are), piece by piece.
+
+        Pieces of params.n completions are mixed, told apart by index. Raises RequestError when the
+        prompt cannot be served, EngineDied when the process is gone or goes.
+        """
+        params = params or SamplingParams()
+        ids = self.text.encode(prompt) if isinstance(prompt, str) else prompt
+        limits = self._limits
+        ids = checked_prompt(ids, params.max_tokens, limits.vocab_size, limits.context)
+        outputs = {i: Output(ids, i, params, self.text) for i in range(params.n)}
+        box = _Mailbox(asyncio.get_running_loop())
+        request = Request(next(self._ids), tuple(ids), params)
+        self._boxes[request.id] = box
+        try:
+            self.process.submit(request)
+            while outputs:
+                await box.wake.wait()
+                box.wake.clear()
+                while outputs and box.events:
+                    if piece := self._piece(box.events.popleft(), outputs):
+                        yield piece
+        finally:
+            del self._boxes[request.id]
+            if outputs:
+                self.process.abort(request.id)
+
+    async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
+        """End the engine's process, as EngineProcess.close, without holding up the loop."""
+        await asyncio.to_thread(self.process.close, drain=drain, timeout=timeout)
+
+    async def __aenter__(self) -> AsyncLLM:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _piece(self, event: Event, outputs: dict[int, Output]) -> Piece | None:
+        """Bring one event to its output; a completion that it ends leaves `outputs`."""
+        if isinstance(event, Failed):
+            outputs.clear()
+            if not self.alive:
+                raise EngineDied("the request was lost", found=event.error)
+            raise RequestError("the request failed", found=event.error)
+        if isinstance(event, Prompt):
+            for told in outputs.values():
+                told.add_prompt(event)
+            return None
+        output = outputs.get(event.index)
+        if output is None:
+            return None
+        whole: Completion | None = None
+        if isinstance(event, Finished):
+            del outputs[event.index]
+            rest = output.finish()
+            whole = output.completion(event.reason, event.cached_tokens)
+            return Piece(event.index, rest, completion=whole)
+        text, stopped = output.add(event)
+        if stopped:
+            del outputs[event.index]
+            self.process.abort(event.request_id, event.index)
+            whole = output.completion("stop", 0)
+        return Piece(event.index, text, (event.token_id,), _logprobs(event), whole)
+
+    def _deliver(self, events: list[Event]) -> None:
+        """On the reader thread: put events where they belong, and wake each loop once."""
+        touched: dict[asyncio.AbstractEventLoop, dict[_Mailbox, None]] = {}
+        for event in events:
+            if box := self._boxes.get(event.request_id):
+                box.events.append(event)
+                touched.setdefault(box.loop, {})[box] = None
+        for loop, boxes in touched.items():
+            try:
+                loop.call_soon_threadsafe(_wake, boxes)
+            except RuntimeError:  # the loop was closed under its generators: nobody will read
+                for request_id in [i for i, b in self._boxes.copy().items() if b in boxes]:
+                    self.process.abort(request_id)
+
+
+def _wake(boxes: Iterable[_Mailbox]) -> None:
+    for box in boxes:
+        box.wake.set()
+
+
+def _logprobs(token: Token) -> tuple[tuple[float, Top], ...]:
+    return () if token.logprob is None else ((token.logprob, token.top),)

@@ -1,0 +1,276 @@
+"""EngineProcess: the same Engine in a process of its own, one hop away.
+
+    process = EngineProcess(EngineSpec(path=None), deliver=queue.put)
+    limits = process.ready()                        # waits; raises what went wrong while loading
+    process.submit(request)                         # events come to deliver(), a step's at a time
+
+What crosses are the records of engine/request.py: ints, floats and strings, never a tensor. The
+child loads the checkpoint itself. On either side one thread only reads the pipe, so neither ever
+waits for the other to read: a slow client holds up nobody. When the child dies, however it dies,
+every open request is answered by a Failed event and later ones are refused; when the parent dies,
+the child sees the end of the pipe and leaves at once, in the middle of a step or of loading.
+
+The child is spawned, not forked, so a script that uses this needs the usual
+`if __name__ == "__main__":`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+from isobath import errors
+from isobath.config import EngineConfig
+from isobath.engine.engine import Engine
+from isobath.engine.llm import LLM
+from isobath.engine.request import Event, Failed, Finished, Request
+from isobath.errors import EngineDied, IsobathError
+
+EXIT_SECONDS = 1.0
+"""From the end of the pipe to the end of the process; a child that takes longer is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What the child loads: the arguments of LLM."""
+
+    path: str | None
+    numerics: str = "native"
+    dialect: str = "auto"
+    max_batched_tokens: int = 512
+    engine: EngineConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a prompt is checked against. context: most tokens of prompt and completion."""
+
+    vocab_size: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_id: int
+    index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """Leave: now, or with drain when nothing is left to do."""
+
+    drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Unloaded:
+    """An IsobathError, as strings. kind: its class."""
+
+    kind: str
+    asked: str
+    found: str = ""
+    effect: str = ""
+    do: str = ""
+
+
+class EngineProcess:
+    """The parent's side. deliver: called with each step's events, from a thread of its own; it must
+    not raise, nor wait for that thread. Its owner calls close()."""
+
+    def __init__(self, spec: EngineSpec, deliver: Callable[[list[Event]], None]) -> None:
+        context = get_context("spawn")
+        self._connection, child = context.Pipe()
+        self._process = context.Process(
+            target=_main, args=(child, spec), name="isobath engine", daemon=True
+        )
+        self._process.start()
+        child.close()  # or the end of the child would not be the end of the pipe
+        self._deliver = deliver
+        self._limits: Future[Limits] = Future()
+        self._lock = threading.Lock()  # of what follows, and of sending
+        self._open: dict[int, int] = {}  # request id -> completions that have not ended
+        self._ended = ""  # why nothing more is taken
+        self._reader = threading.Thread(target=self._read, name="engine events", daemon=True)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are still taken."""
+        return not self._ended
+
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def ready(self, timeout: float | None = None) -> Limits:
+        """Wait until the checkpoint is loaded. Raises the child's IsobathError, EngineDied if it
+        died, TimeoutError after `timeout` seconds."""
+        return self._limits.result(timeout)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises EngineDied when the process is gone or closed."""
+        with self._lock:
+            if self._ended:
+                raise _died(self._ended)
+            self._open[request.id] = request.params.n
+            try:
+                self._connection.send(request)
+            except Exception as error:
+                del self._open[request.id]
+                if isinstance(error, OSError):
+                    raise _died("its pipe is closed") from error
+                raise  # a value that cannot be pickled: nothing was sent
+
+    def abort(self, request_id: int, index: int | None = None) -> None:
+        """End a request: nothing more is told about it. With index only that completion, whose
+        Finished still comes. Unknown ids are ignored."""
+        with self._lock:
+            if index is None:
+                self._open.pop(request_id, None)
+            self._send(_Abort(request_id, index))
+
+    def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
+        """End the process and wait for it. Open requests fail, unless drain lets them come to
+        their end first, within `timeout` seconds. May be called again."""
+        with self._lock:
+            self._ended = self._ended or "it was closed"
+            self._send(_Stop(drain))
+        self._reader.join(timeout)
+        if self._reader.is_alive():
+            self._process.kill()
+            self._reader.join()
+
+    def _send(self, message: _Abort | _Stop) -> None:
+        """Send unless the child is gone, which the reader notices and tells. Needs the lock."""
+        with suppress(OSError):
+            self._connection.send(message)
+
+    def _read(self) -> None:
+        """The reader thread: from the first message to the end of the process."""
+        try:
+            first: Limits | _Unloaded = self._connection.recv()
+            if isinstance(first, _Unloaded):
+                self._limits.set_exception(_rebuilt(first))
+            else:
+                self._limits.set_result(first)
+            while True:
+                if events := self._wanted(self._connection.recv()):
+                    self._deliver(events)
+        except (EOFError, OSError):
+            pass  # the child is gone; OSError if it went while it was sending
+        finally:
+            self._end()
+
+    def _wanted(self, events: list[Event]) -> list[Event]:
+        """Those of open requests; keeps count of what is open."""
+        with self._lock:
+            wanted = [event for event in events if event.request_id in self._open]
+            for event in wanted:
+                if isinstance(event, Finished):
+                    self._open[event.request_id] -= 1
+                if isinstance(event, Failed) or not self._open.get(event.request_id, 1):
+                    self._open.pop(event.request_id, None)
+        return wanted
+
+    def _end(self) -> None:
+        """See the process out, then answer everything that is open."""
+        self._process.join(EXIT_SECONDS)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        with self._lock:
+            self._ended = self._ended or f"exit code {self._process.exitcode}"
+            failed: list[Event] = [
+                Failed(i, f"the engine process ended: {self._ended}") for i in self._open
+            ]
+            self._open.clear()
+            self._connection.close()
+        if not self._limits.done():
+            self._limits.set_exception(_died(self._ended))
+        if failed:
+            self._deliver(failed)
+
+
+def _died(reason: str) -> EngineDied:
+    return EngineDied(
+        "the engine process has ended",
+        found=reason,
+        effect="no request can be served",
+        do="see what it wrote to stderr, and start a new one",
+    )
+
+
+def _rebuilt(message: _Unloaded) -> IsobathError:
+    kind: type[IsobathError] = getattr(errors, message.kind, IsobathError)
+    return kind(message.asked, found=message.found, effect=message.effect, do=message.do)
+
+
+def _main(connection: Connection, spec: EngineSpec) -> None:
+    """The child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
+    inbox: SimpleQueue[Request | _Abort | _Stop] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
+    try:
+        llm = LLM(
+            spec.path,
+            numerics=spec.numerics,
+            dialect=spec.dialect,
+            max_batched_tokens=spec.max_batched_tokens,
+            engine=spec.engine,
+        )
+        engine = llm.engine
+    except IsobathError as error:
+        parts = (error.asked, error.found, error.effect, error.do)
+        connection.send(_Unloaded(type(error).__name__, *parts))
+        return
+    connection.send(Limits(llm.config.vocab_size, llm.config.max_position_embeddings))
+    _serve(engine, inbox, connection)
+
+
+def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop]) -> None:
+    """The child's reader thread. Without a parent there is nobody to compute for."""
+    while True:
+        try:
+            inbox.put(connection.recv())
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+def _serve(
+    engine: Engine, inbox: SimpleQueue[Request | _Abort | _Stop], connection: Connection
+) -> None:
+    """Run steps while there is work, wait while there is none, until told to stop."""
+    draining = False
+    while True:
+        while not inbox.empty() or not (engine.busy or draining):
+            message = inbox.get()
+            if isinstance(message, Request):
+                _submit(engine, message, connection)
+            elif isinstance(message, _Abort):
+                engine.abort(message.request_id, message.index)
+            elif message.drain:
+                draining = True
+            else:
+                return
+        if not engine.busy:
+            return
+        if events := engine.step():
+            connection.send(events)
+
+
+def _submit(engine: Engine, request: Request, connection: Connection) -> None:
+    """A request that cannot even be queued (a bias on an id beyond 64 bits, say) fails alone."""
+    try:
+        engine.submit(request)
+    except Exception as error:
+        connection.send([Failed(request.id, f"{type(error).__name__}: {error}")])
