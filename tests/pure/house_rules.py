@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LADDER = (
-    ("errors", "config"),
+    ("errors",),
+    ("config",),  # its records refuse values that cannot mean anything
     ("numerics",),
     ("cache", "target"),
     ("ops",),
