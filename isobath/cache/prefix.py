@@ -7,6 +7,9 @@ sequence also needs what is not in pages: its window rows and compressor rings. 
 snapshot slot, taken when a sequence stood exactly there. A hit is therefore the longest run of
 known blocks whose last one has a snapshot. Under pressure the least recently used go first:
 snapshots by themselves, pages from the leaves.
+
+Leaves wait in a heap by their last use. An entry is not removed when its block is used again or
+continued; a newer one is added and the old one passed over when it comes up.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -26,10 +30,12 @@ BLOCK_TOKENS = PAGE_TOKENS
 
 @dataclass(slots=True)
 class Block:
-    """One cached block. children: cached blocks that continue it. snapshot: a slot, or None."""
+    """One cached block. used: when it last was, in ticks of the cache. children: cached blocks that
+    continue it. snapshot: a slot, or None."""
 
     parent: bytes
     page: int
+    used: int
     children: int = 0
     snapshot: int | None = None
 
@@ -51,7 +57,10 @@ class PrefixCache:
     def __init__(self, identity: str, pages: PageAllocator, snapshots: SlotAllocator) -> None:
         self._root = hashlib.sha256(identity.encode()).digest()
         self._pages, self._snapshots = pages, snapshots
-        self._blocks: OrderedDict[bytes, Block] = OrderedDict()  # least recently used first
+        self._blocks: dict[bytes, Block] = {}
+        self._leaves: list[tuple[int, bytes]] = []  # heap of (used, key), some of them outdated
+        self._kept: OrderedDict[bytes, Block] = OrderedDict()  # with snapshot, oldest first
+        self._tick = 0
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -79,7 +88,7 @@ class PrefixCache:
         if not known:
             return None
         for key, block in known:
-            self._blocks.move_to_end(key)
+            self._use(key, block)
             self._pages.share(block.page)
         snapshot = known[-1][1].snapshot
         assert snapshot is not None
@@ -89,13 +98,13 @@ class PrefixCache:
         """Remember the blocks `keys` (from the first on) in `pages`; known ones keep their page."""
         parent = self._root
         for key, page in zip(keys, pages, strict=True):
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-            else:
+            block = self._blocks.get(key)
+            if block is None:
                 self._pages.share(page)
-                self._blocks[key] = Block(parent, page)
+                block = self._blocks[key] = Block(parent, page, 0)
                 if parent in self._blocks:
                     self._blocks[parent].children += 1
+            self._use(key, block)
             parent = key
 
     def snapshot_for(self, key: bytes) -> int | None:
@@ -107,23 +116,26 @@ class PrefixCache:
         slot = self._snapshots.take()
         if slot is None and self._drop_oldest_snapshot():
             slot = self._snapshots.take()
-        block.snapshot = slot
+        if slot is not None:
+            block.snapshot, self._kept[key] = slot, block
         return slot
 
     def evict(self, count: int) -> int:
-        """Free up to `count` pages that nobody else holds, oldest leaves first; says how many."""
-        freed = 0
-        while freed < count:
-            leaf = next((k for k, b in self._blocks.items() if self._evictable(b)), None)
-            if leaf is None:
-                break
-            block = self._blocks.pop(leaf)
-            if block.snapshot is not None:
-                self._snapshots.give(block.snapshot)
-            if block.parent in self._blocks:
-                self._blocks[block.parent].children -= 1
-            self._pages.release(block.page)
-            freed += 1
+        """Free up to `count` pages that nobody else holds, oldest leaves first; says how many.
+
+        A leaf that somebody holds counts as used now.
+        """
+        freed, now = 0, self._tick
+        while freed < count and self._leaves and self._leaves[0][0] <= now:
+            used, key = heappop(self._leaves)
+            block = self._blocks.get(key)
+            if block is None or block.children or block.used != used:
+                continue
+            if self._pages.references(block.page) > 1:
+                self._use(key, block)
+            else:
+                self._forget(key, block)
+                freed += 1
         return freed
 
     def held_pages(self) -> list[int]:
@@ -132,15 +144,41 @@ class PrefixCache:
 
     def held_snapshots(self) -> list[int]:
         """Snapshot slots in use."""
-        return [b.snapshot for b in self._blocks.values() if b.snapshot is not None]
+        return [b.snapshot for b in self._kept.values() if b.snapshot is not None]
 
-    def _evictable(self, block: Block) -> bool:
-        return not block.children and self._pages.references(block.page) == 1
+    def _use(self, key: bytes, block: Block) -> None:
+        self._tick += 1
+        block.used = self._tick
+        if block.snapshot is not None:
+            self._kept.move_to_end(key)
+        if not block.children:
+            self._wait(key, block)
+
+    def _wait(self, key: bytes, block: Block) -> None:
+        """Put a leaf into the heap; rebuild the heap when most of it is outdated."""
+        heappush(self._leaves, (block.used, key))
+        if len(self._leaves) > 2 * len(self._blocks) + 64:
+            self._leaves = [(b.used, k) for k, b in self._blocks.items() if not b.children]
+            heapify(self._leaves)
+
+    def _forget(self, key: bytes, block: Block) -> None:
+        """Drop a leaf with its page and snapshot; its parent may be a leaf now."""
+        del self._blocks[key]
+        if block.snapshot is not None:
+            self._snapshots.give(block.snapshot)
+            del self._kept[key]
+        parent = self._blocks.get(block.parent)
+        if parent is not None:
+            parent.children -= 1
+            if not parent.children:
+                self._wait(block.parent, parent)
+        self._pages.release(block.page)
 
     def _drop_oldest_snapshot(self) -> bool:
-        for block in self._blocks.values():
-            if block.snapshot is not None:
-                self._snapshots.give(block.snapshot)
-                block.snapshot = None
-                return True
-        return False
+        if not self._kept:
+            return False
+        _, block = self._kept.popitem(last=False)
+        assert block.snapshot is not None
+        self._snapshots.give(block.snapshot)
+        block.snapshot = None
+        return True
