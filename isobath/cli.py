@@ -187,6 +187,17 @@ def bench_ops(
     ops.main(op, backend, dialect, rows, device)
 
 
+@bench.command("scheduler")
+def bench_scheduler(
+    steps: Annotated[int, typer.Option(min=4, help="Decode steps that are timed.")] = 128,
+    context: Annotated[int, typer.Option(min=1, help="Tokens of a sequence.")] = 2048,
+) -> None:
+    """Python time of a step without a model; the last line of stdout is one JSON object."""
+    from isobath.bench import scheduler
+
+    scheduler.main(steps=steps, context=context)
+
+
 @app.command()
 def version() -> None:
     """Print the versions that a report needs."""
