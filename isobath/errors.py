@@ -9,7 +9,7 @@ what it would have caused, and what to do.
     │   └── BindError               a tensor is missing, extra, or has another shape or dtype
     ├── NumericsError           values that a format cannot hold
     │   └── DialectMismatch         bytes of one FP8 dialect met a reader of the other
-    ├── LayoutMismatch          a cache written with one byte geometry met a reader of another
+    ├── LayoutMismatch          a cache of one byte geometry or model met a reader of another
     ├── CaptureUnsafe           a captured step would read back, or be shaped by, a value
     ├── BackendUnavailable      an op was bound to a backend that cannot run here
     ├── EngineDied              the engine's process is gone, and its requests with it
@@ -63,7 +63,7 @@ class DialectMismatch(NumericsError):
 
 
 class LayoutMismatch(IsobathError):
-    """A cache written with one byte geometry met a reader of another."""
+    """A cache written with one byte geometry, or by one model, met a reader of another."""
 
 
 class CaptureUnsafe(IsobathError):

@@ -69,6 +69,7 @@ def engine_of(sequences: int, context: int, steps: int) -> _Bookkeeping:
         head=none,
         dialect=OCP,
         dtype=torch.bfloat16,
+        revision="none",
     )
     return _Bookkeeping(config, weights, bind("torch"), torch.device("cpu"), options)
 

@@ -31,7 +31,8 @@ of more than 2 GiB: row numbers are int64 everywhere, never int32.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,12 @@ class RowLayout:
     @property
     def version(self) -> str:
         """Hash of the geometry: equal versions read each other's bytes (given the dialect)."""
-        fields = (self.width, self.rope, self.quant_block, self.scale_bytes, self.plain)
-        return hashlib.sha256(repr(fields).encode()).hexdigest()[:12]
+        return _version(self)
+
+
+@cache  # a step compares versions
+def _version(layout: RowLayout) -> str:
+    return hashlib.sha256(repr(astuple(layout)).encode()).hexdigest()[:12]
 
 
 def kv_row(head_dim: int, rope_dim: int, *, plain: bool = False) -> RowLayout:

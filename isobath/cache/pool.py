@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 
 from isobath.cache.layout import index_row, kv_row
+from isobath.cache.tag import Tag, tag_of
 from isobath.cache.view import CacheView, allocate
 from isobath.config import ModelConfig
 from isobath.numerics.dialect import Dialect
@@ -55,9 +56,29 @@ class LayerCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Tags:
+    """What the caches of one pool hold, by their use. Their dialects may differ."""
+
+    window: Tag
+    entries: Tag
+    index: Tag
+
+    def __str__(self) -> str:
+        return f"window {self.window}; entries {self.entries}; index {self.index}"
+
+    def expect(self, wanted: Tags, *, reader: str) -> None:
+        """Raise LayoutMismatch unless these are the caches that `reader` wants. Dialects are not
+        compared: attention decodes each cache by its own."""
+        for name in ("window", "entries", "index"):
+            mine, other = getattr(self, name), getattr(wanted, name)
+            mine.expect(other.in_dialect_of(mine), reader=f"{reader}(pool=): {name} cache")
+
+
+@dataclass(frozen=True, slots=True)
 class CachePool:
     """Buffers for slots - 1 sequences, snapshots (numbered after the slots) and pages - 1 pages.
-    staging: tokens of the largest step."""
+    staging: tokens of the largest step. tags: what every cache must be; one that is not raises
+    DialectMismatch or LayoutMismatch here."""
 
     layers: tuple[LayerCache, ...]
     window: int
@@ -65,6 +86,18 @@ class CachePool:
     snapshots: int
     pages: int
     staging: int
+    tags: Tags
+
+    def __post_init__(self) -> None:
+        for i, layer in enumerate(self.layers):
+            where = f"CachePool: layer {i}"
+            layer.window.tag.expect(self.tags.window, reader=f"{where} window cache")
+            if layer.compressor is not None:
+                entries = layer.compressor.entries
+                entries.tag.expect(self.tags.entries, reader=f"{where} entries cache")
+            if layer.indexer is not None:
+                entries = layer.indexer.entries
+                entries.tag.expect(self.tags.index, reader=f"{where} index cache")
 
     @property
     def staging_row(self) -> int:
@@ -92,8 +125,10 @@ def allocate_pool(
     dialect: Dialect,
     plain: bool,
     device: torch.device,
+    revision: str,
 ) -> CachePool:
-    """Allocate every buffer, filled with NaN. plain: fp32 rows (numerics="exact")."""
+    """Allocate every buffer, filled with NaN. plain: fp32 rows (numerics="exact"). revision: of the
+    model that will use them."""
     kv = kv_row(config.head_dim, config.qk_rope_head_dim, plain=plain)
     index = index_row(config.index_head_dim, plain=plain)
 
@@ -102,19 +137,27 @@ def allocate_pool(
         rings = slots + (snapshots if ratio == 4 else 0)
         state = torch.full((rings * ring_rows(ratio), 2, channels), float("nan"), device=device)
         rows = pages * (PAGE_TOKENS // ratio)
-        return CompressorCache(state, allocate(rows, index if is_index else kv, dialect, device))
+        row = index if is_index else kv
+        return CompressorCache(state, allocate(rows, row, dialect, device, revision))
 
     def layer(ratio: int) -> LayerCache:
         rows = (slots + snapshots) * config.sliding_window + staging
         return LayerCache(
             ratio=ratio,
-            window=allocate(rows, kv, dialect, device),
+            window=allocate(rows, kv, dialect, device, revision),
             compressor=compressor(ratio, config.head_dim, False) if ratio else None,
             indexer=compressor(ratio, config.index_head_dim, True) if ratio == 4 else None,
         )
 
     layers = tuple(layer(ratio) for ratio in config.compress_ratios)
-    return CachePool(layers, config.sliding_window, slots, snapshots, pages, staging)
+    tags = tags_of(config, dialect, plain=plain, revision=revision)
+    return CachePool(layers, config.sliding_window, slots, snapshots, pages, staging, tags)
+
+
+def tags_of(config: ModelConfig, dialect: Dialect, *, plain: bool, revision: str) -> Tags:
+    """The tags of a model's caches, all in `dialect`."""
+    kv = tag_of(kv_row(config.head_dim, config.qk_rope_head_dim, plain=plain), dialect, revision)
+    return Tags(kv, kv, tag_of(index_row(config.index_head_dim, plain=plain), dialect, revision))
 
 
 def copy_slot(pool: CachePool, source: int, target: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from isobath.cache.layout import RowLayout
+from isobath.cache.tag import Tag, tag_of
 from isobath.errors import DialectMismatch, LayoutMismatch
 from isobath.numerics import fp8, ue8m0
 from isobath.numerics.dialect import Dialect
@@ -21,12 +22,13 @@ class CacheView:
     """Rows of one cache buffer of one layer.
 
     bytes: uint8 [rows, layout.row_bytes], contiguous. dialect: what the FP8 bytes mean (of no
-    effect on a plain layout).
+    effect on a plain layout). revision: of the model whose rows they are, "" outside a pool.
     """
 
     bytes: torch.Tensor
     layout: RowLayout
     dialect: Dialect
+    revision: str = ""
 
     def __post_init__(self) -> None:
         shape, row_bytes = tuple(self.bytes.shape), self.layout.row_bytes
@@ -37,6 +39,11 @@ class CacheView:
                 effect="rows would be read at another row's bytes",
                 do="allocate the buffer from the layout that reads it",
             )
+
+    @property
+    def tag(self) -> Tag:
+        """What the bytes mean."""
+        return tag_of(self.layout, self.dialect, self.revision)
 
     def expect(self, dialect: Dialect, *, op: str) -> None:
         """Raise DialectMismatch unless the bytes speak `dialect`."""
@@ -71,7 +78,9 @@ class Pages:
         return page * self.page_rows + entry % self.page_rows
 
 
-def allocate(rows: int, layout: RowLayout, dialect: Dialect, device: torch.device) -> CacheView:
+def allocate(
+    rows: int, layout: RowLayout, dialect: Dialect, device: torch.device, revision: str = ""
+) -> CacheView:
     """A cache of `rows` rows filled with NaN, so that reading an unwritten row is loud."""
     raw = torch.empty(rows, layout.row_bytes, dtype=torch.uint8, device=device)
     if layout.plain:
@@ -79,7 +88,7 @@ def allocate(rows: int, layout: RowLayout, dialect: Dialect, device: torch.devic
     else:
         raw.fill_(dialect.quiet_nan)
         raw[:, layout.rope_offset :].fill_(0xFF)  # bf16 NaN, UE8M0 NaN and fp32 NaN alike
-    return CacheView(raw, layout, dialect)
+    return CacheView(raw, layout, dialect, revision)
 
 
 def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> None:

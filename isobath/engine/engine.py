@@ -52,13 +52,15 @@ class Engine:
             dialect=weights.dialect,
             plain=weights.dtype == torch.float32,
             device=device,
+            revision=weights.revision,
         )
         self.pages = PageAllocator(options.num_pages + 1)
         self.slots = SlotAllocator(1, options.max_num_seqs)
         self.snapshots = SlotAllocator(slots, snapshots)
-        identity = f"{weights.dialect}/{self.pool.layers[0].window.layout.version}"
         self.prefixes = (
-            PrefixCache(identity, self.pages, self.snapshots) if options.prefix_caching else None
+            PrefixCache(str(self.pool.tags), self.pages, self.snapshots)
+            if options.prefix_caching
+            else None
         )
         self.scheduler = Scheduler(
             self.pages,

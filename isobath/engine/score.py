@@ -34,6 +34,7 @@ def score(
         dialect=weights.dialect,
         plain=weights.dtype == torch.float32,
         device=device,
+        revision=weights.revision,
     )
     builder = BatchBuilder(config, pool, device)
     logits = []

@@ -8,6 +8,7 @@ reported once and left on disk. Reading and number formats are reader.py's busin
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from isobath.model.binder import bind
 from isobath.model.inventory import DRAFT_PREFIX
 from isobath.model.reader import Progress, Reader
 from isobath.model.revision import read_config
-from isobath.model.shards import open_shards
+from isobath.model.shards import Shards, open_shards
 from isobath.model.weights import (
     AttentionWeights,
     CompressorWeights,
@@ -36,6 +37,7 @@ from isobath.ops.experts import ExpertWeights
 from isobath.ops.table import OpTable
 
 NUMERICS = ("native", "exact")
+SMALL_BYTES = 1 << 16
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +79,19 @@ def load(
         exact=numerics == "exact",
         progress=progress,
     )
-    return config, _Assembly(config, reader, ops).model()
+    return config, _Assembly(config, reader, ops, _revision(config, shards)).model()
+
+
+def _revision(config: ModelConfig, shards: Shards) -> str:
+    """Hash of the config, of every tensor's name, dtype and shape, and of the bytes of the small
+    ones (norms, sinks, biases), which training changes all of. Large matrices are not read twice.
+    """
+    digest = hashlib.sha256(repr(config).encode())
+    for name, spec in sorted(shards.specs().items()):
+        digest.update(f"{name} {spec}\n".encode())
+        if spec.nbytes <= SMALL_BYTES:
+            digest.update(shards.read(name).reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,7 @@ class _Assembly:
     config: ModelConfig
     read: Reader
     ops: OpTable
+    revision: str
 
     def model(self) -> ModelWeights:
         read = self.read
@@ -98,6 +113,7 @@ class _Assembly:
             head=self._plain(["head.weight"]),
             dialect=read.dialect,
             dtype=read.dtype,
+            revision=self.revision,
         )
 
     def _layer(self, i: int) -> LayerWeights:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from isobath.cache.pool import CachePool
+from isobath.cache.pool import CachePool, tags_of
 from isobath.config import ModelConfig
 from isobath.model.attention import attention
 from isobath.model.batch import Batch
@@ -27,7 +27,13 @@ from isobath.ops.table import OpTable
 def forward(
     config: ModelConfig, weights: ModelWeights, ops: OpTable, pool: CachePool, batch: Batch
 ) -> torch.Tensor:
-    """One step. Returns float32 logits [L, vocab] for batch.logits_rows; advances the caches."""
+    """One step. Returns float32 logits [L, vocab] for batch.logits_rows; advances the caches.
+
+    Raises LayoutMismatch, before any kernel runs, for a pool of another model or numerics.
+    """
+    plain = weights.dtype == torch.float32
+    wanted = tags_of(config, weights.dialect, plain=plain, revision=weights.revision)
+    pool.tags.expect(wanted, reader="forward")
     project = projector(ops, weights)
     streams = ops.embed(batch.token_ids, weights.embed, copies=config.hc_mult)
     for layer, cache in zip(weights.layers, pool.layers, strict=True):

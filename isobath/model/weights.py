@@ -96,7 +96,8 @@ class LayerWeights:
 @dataclass(frozen=True, slots=True)
 class ModelWeights:
     """embed, head: [vocab, D]. dialect: of every FP8 byte in here. dtype: of activations between
-    ops, bfloat16 in native numerics and float32 in exact."""
+    ops, bfloat16 in native numerics and float32 in exact. revision: tells one checkpoint from
+    another; part of every cache's tag."""
 
     embed: torch.Tensor
     layers: tuple[LayerWeights, ...]
@@ -105,3 +106,4 @@ class ModelWeights:
     head: Matrix
     dialect: Dialect
     dtype: torch.dtype
+    revision: str

@@ -48,6 +48,7 @@ class Model:
             dialect=OCP,
             plain=numerics == "exact",
             device=CPU,
+            revision=self.weights.revision,
         )
         self.builder = BatchBuilder(self.config, self.pool, CPU)
 

@@ -69,9 +69,16 @@ def test_a_cache_of_the_other_dialect_changes_nothing(checkpoint: Path) -> None:
 
 def step(config, weights, ops, cache_dialect) -> torch.Tensor:
     pool = allocate_pool(
-        config, slots=2, pages=3, staging=TOKENS, dialect=cache_dialect, plain=False, device=CPU
+        config,
+        slots=2,
+        pages=4,
+        staging=TOKENS,
+        dialect=cache_dialect,
+        plain=False,
+        device=CPU,
+        revision=weights.revision,
     )
     ids = [i % config.vocab_size for i in range(TOKENS)]
-    batch = BatchBuilder(config, pool, CPU).build([Chunk(ids, 0, 1, [1, 2], logits="all")])
+    batch = BatchBuilder(config, pool, CPU).build([Chunk(ids, 0, 1, [1, 2, 3], logits="all")])
     with torch.inference_mode():
         return forward(config, weights, ops, pool, batch)

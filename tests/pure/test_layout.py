@@ -58,7 +58,7 @@ def small_config() -> ModelConfig:
 
 def pool_of(config: ModelConfig, **counts: int) -> CachePool:
     counts = {"slots": 3, "snapshots": 2, "pages": 3, "staging": 5} | counts
-    return allocate_pool(config, **counts, dialect=OCP, plain=False, device=CPU)
+    return allocate_pool(config, **counts, dialect=OCP, plain=False, device=CPU, revision="")
 
 
 def fields(layout: RowLayout) -> list[tuple[int, int]]:
