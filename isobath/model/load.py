@@ -33,6 +33,8 @@ from isobath.model.weights import (
     MoeWeights,
 )
 from isobath.numerics.dialect import Dialect
+from isobath.numerics.fp8 import Fp8Tensor
+from isobath.ops.contract import Backend
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.table import OpTable
 
@@ -108,7 +110,7 @@ class _Assembly:
         return ModelWeights(
             embed=read.plain(["embed.weight"]),
             layers=tuple(self._layer(i) for i in range(self.config.num_hidden_layers)),
-            hyper_head=self._hyper("hc_head"),
+            hyper_head=self._hyper("hc_head", self.ops.hyper_head),
             norm=read.vector("norm.weight"),
             head=self._plain(["head.weight"]),
             dialect=read.dialect,
@@ -120,16 +122,17 @@ class _Assembly:
         prefix, ratio = f"layers.{i}.", self.config.compress_ratios[i]
         return LayerWeights(
             ratio=ratio,
-            attn_hyper=self._hyper(prefix + "hc_attn"),
+            attn_hyper=self._hyper(prefix + "hc_attn", self.ops.hyper_mix),
             attn_norm=self.read.vector(prefix + "attn_norm.weight"),
             attn=self._attention(prefix + "attn.", ratio),
-            ffn_hyper=self._hyper(prefix + "hc_ffn"),
+            ffn_hyper=self._hyper(prefix + "hc_ffn", self.ops.hyper_mix),
             ffn_norm=self.read.vector(prefix + "ffn_norm.weight"),
             ffn=self._moe(prefix + "ffn.", hashed=i < self.config.num_hash_layers),
         )
 
-    def _hyper(self, prefix: str) -> HyperWeights:
-        return HyperWeights(*(self.read.vector(f"{prefix}_{n}") for n in ("fn", "base", "scale")))
+    def _hyper(self, prefix: str, op: Backend) -> HyperWeights:
+        fn, base, scale = (self.read.vector(f"{prefix}_{n}") for n in ("fn", "base", "scale"))
+        return HyperWeights(op.prepare(fn), base, scale)
 
     def _attention(self, prefix: str, ratio: int) -> AttentionWeights:
         read = self.read
@@ -143,13 +146,23 @@ class _Assembly:
             q_norm=read.vector(prefix + "q_norm.weight"),
             wq_b=self._fp8([prefix + "wq_b"]),
             kv_norm=read.vector(prefix + "kv_norm.weight"),
-            wo_a=self.ops.grouped_linear.prepare(read.fp8([prefix + "wo_a"])),
+            wo_a=self._grouped(prefix + "wo_a"),
             wo_b=self._fp8([prefix + "wo_b"]),
             sink=read.vector(prefix + "attn_sink"),
             compress_in=self._plain(projections) if projections else None,
             compressor=self._compressor(prefix + "compressor.") if ratio else None,
             indexer=self._indexer(prefix + "indexer.") if ratio == 4 else None,
         )
+
+    def _grouped(self, name: str) -> Matrix:
+        """wo_a as [G, R, K]: groups are consecutive rows, R a multiple of the quant block."""
+        fused, groups = self.read.fp8([name]), self.config.o_groups
+        if isinstance(fused, Fp8Tensor):
+            data, scale = (t.unflatten(0, (groups, -1)) for t in (fused.data, fused.scale))
+            fused = Fp8Tensor(data, scale, fused.dialect, fused.quant_block)
+        else:
+            fused = fused.unflatten(0, (groups, -1))
+        return self.ops.grouped_linear.prepare(fused)
 
     def _indexer(self, prefix: str) -> IndexerWeights:
         return IndexerWeights(

@@ -25,7 +25,7 @@ class HyperWeights:
     """A block's mixer, float32. fn: [(2 + S) * S, S * D]. base: [(2 + S) * S]. scale: [3]. The
     head's mixer has fn [S, S * D], base [S], scale [1]."""
 
-    fn: torch.Tensor
+    fn: Matrix
     base: torch.Tensor
     scale: torch.Tensor
 
@@ -48,7 +48,7 @@ class IndexerWeights:
 
 @dataclass(frozen=True, slots=True)
 class AttentionWeights:
-    """wqa_wkv: [q_lora + d, D]. wq_b: [H * d, q_lora]. wo_a: [G * R, H * d / G]. wo_b: [D, G * R].
+    """wqa_wkv: [q_lora + d, D]. wq_b: [H * d, q_lora]. wo_a: [G, R, H * d / G]. wo_b: [D, G * R].
     q_norm: [q_lora]. kv_norm: [d]. sink: float32 [H].
 
     compress_in: None for ratio 0, else unquantised [rows, D] with the rows of compressor.wkv,

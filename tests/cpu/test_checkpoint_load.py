@@ -177,8 +177,10 @@ def test_every_matrix_goes_through_the_prepare_of_the_op_that_reads_it(
         assert prepared_by(attn.compress_in) == ("linear" if layer.ratio else None)
         assert prepared_by(ffn.experts) == "experts"
         assert isinstance(ffn.experts.weight, ExpertWeights)
-        vectors = (layer.attn_norm, layer.ffn_norm, attn.q_norm, attn.sink, layer.attn_hyper.fn)
+        assert prepared_by(layer.attn_hyper.fn) == prepared_by(layer.ffn_hyper.fn) == "hyper_mix"
+        vectors = (layer.attn_norm, layer.ffn_norm, attn.q_norm, attn.sink, layer.attn_hyper.base)
         assert all(type(v) is torch.Tensor for v in vectors)
+    assert prepared_by(w.hyper_head.fn) == "hyper_head"
     assert prepared_by(w.head) == "linear" and type(w.embed) is torch.Tensor
 
 

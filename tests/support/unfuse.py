@@ -33,7 +33,8 @@ def unfused(config: ModelConfig, w: ModelWeights) -> dict[str, Storable]:
 def layer_tensors(c: ModelConfig, layer: LayerWeights) -> dict[str, Storable]:
     attn, ffn, inner = layer.attn, layer.ffn, c.moe_intermediate_size
     out = cut(attn.wqa_wkv, {"attn.wq_a": c.q_lora_rank, "attn.wkv": c.head_dim})
-    out |= {f"attn.{n}.weight": getattr(attn, n) for n in ("wq_b", "wo_a", "wo_b", "q_norm")}
+    out |= {f"attn.{n}.weight": getattr(attn, n) for n in ("wq_b", "wo_b", "q_norm")}
+    out["attn.wo_a.weight"] = ungrouped(attn.wo_a)
     out |= {"attn.kv_norm.weight": attn.kv_norm, "attn.attn_sink": attn.sink}
     out |= {"attn_norm.weight": layer.attn_norm, "ffn_norm.weight": layer.ffn_norm}
     channels = c.head_dim * (2 if layer.ratio == 4 else 1)
@@ -96,3 +97,11 @@ def decoded(t: Storable) -> torch.Tensor:
     if isinstance(t, Fp8Tensor):
         return dequantize(t)
     return mxfp4.dequantize(t) if isinstance(t, Mxfp4Tensor) else t
+
+
+def ungrouped(weight: Fp8Tensor | torch.Tensor) -> Fp8Tensor | torch.Tensor:
+    """[G, R, K] -> [G * R, K]."""
+    if not isinstance(weight, Fp8Tensor):
+        return weight.flatten(0, 1)
+    data, scale = weight.data.flatten(0, 1), weight.scale.flatten(0, 1)
+    return Fp8Tensor(data, scale, weight.dialect, weight.quant_block)

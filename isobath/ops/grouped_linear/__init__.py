@@ -10,9 +10,9 @@ from isobath.ops.contract import Arguments, Op
 
 
 class GroupedLinear(Protocol):
-    """y[:, g] = x[:, g] @ weight[g * R : (g + 1) * R]^T for each of G groups.
+    """y[:, g] = x[:, g] @ weight[g]^T for each of G groups.
 
-    x: [T, G, K] bf16 or fp32, not quantised. weight: [G * R, K], an Fp8Tensor in blocks of
+    x: [T, G, K] bf16 or fp32, not quantised. weight: [G, R, K], an Fp8Tensor in blocks of
     (128, 128) or plain bf16/fp32, through the backend's `prepare`. float32 accumulation.
     Returns [T, G * R] in x.dtype.
     """

@@ -22,9 +22,9 @@ def make(
 ) -> Make:
     def build(dialect: Dialect, device: torch.device, generator: torch.Generator) -> Arguments:
         x = normal(generator, tokens, groups, width, device=device, dtype=dtype)
-        weight = normal(generator, groups * rank, width, device=device, std=width**-0.5)
+        weight = normal(generator, groups, rank, width, device=device, std=width**-0.5)
         if hostile == "zero_block":
-            weight[:128] = 0
+            weight[0, :128] = 0
         elif hostile == "nan":
             x[0, 0, 0] = float("nan")
         return {"x": x, "weight": weight if plain else round_fp8(weight, dialect, WEIGHT_BLOCK)}

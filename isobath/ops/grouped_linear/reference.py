@@ -7,7 +7,5 @@ from isobath.numerics.fp8 import Fp8Tensor, dequantize
 
 def grouped_linear(x: torch.Tensor, weight: Fp8Tensor | torch.Tensor) -> torch.Tensor:
     wide = dequantize(weight) if isinstance(weight, Fp8Tensor) else weight
-    groups = x.shape[1]
-    rank = len(wide) // groups
-    blocks = [x[:, g].double() @ wide[g * rank : (g + 1) * rank].double().T for g in range(groups)]
+    blocks = [x[:, g].double() @ matrix.double().T for g, matrix in enumerate(wide)]
     return torch.cat(blocks, dim=-1).to(x.dtype)

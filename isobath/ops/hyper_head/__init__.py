@@ -38,6 +38,7 @@ OP = Op(
     signature=HyperHead,
     agree=Relative(2**-7),  # two bf16 roundings, as hyper_collapse
     must=("deterministic", "batch_invariant"),
+    weights=("fn",),
     select=select,
     source="DeepSeek-V4 report, manifold-constrained hyper-connections: head",
 )

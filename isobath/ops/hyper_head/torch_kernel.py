@@ -3,7 +3,9 @@
 import torch
 
 from isobath.ops.hyper_collapse.torch_kernel import hyper_collapse
-from isobath.ops.hyper_mix.torch_kernel import mixes, sigmoid
+from isobath.ops.hyper_mix.torch_kernel import mixes, prepare, sigmoid
+
+__all__ = ["hyper_head", "prepare"]
 
 
 def hyper_head(

@@ -44,6 +44,7 @@ OP = Op(
     # of its largest term, and Sinkhorn contracts errors; 2^-14 leaves a factor of 8.
     agree=Relative(2**-14),
     must=("deterministic", "batch_invariant"),
+    weights=("fn",),
     select=select,
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )

@@ -13,9 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from isobath.ops.torch_gemm import matmul
+from isobath.ops.torch_gemm import matmul, pack
 
 Matrix = npt.NDArray[np.float32]
+
+
+def prepare(fn: torch.Tensor) -> torch.Tensor:
+    """The same float32 values in the GEMM's own layout."""
+    return pack(fn)
 
 
 def hyper_mix(
