@@ -6,6 +6,7 @@ tolerance is stated because none is needed.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,19 @@ import pytest
 import torch
 
 from isobath import LLM, SamplingParams
-from isobath.cache.pool import PAGE_TOKENS
-from isobath.engine.runner import Runner, Running
+from isobath.cache.pool import PAGE_TOKENS, allocate_pool
+from isobath.config import ModelConfig
+from isobath.engine.llm import BUNDLED
+from isobath.engine.score import score
 from isobath.model.batch import BatchBuilder, Chunk
 from isobath.model.load import load
+from isobath.model.v4 import forward
+from isobath.model.weights import ModelWeights
 from isobath.numerics import OCP
-from isobath.ops.table import bind
+from isobath.ops.table import OpTable, bind
 from tests.support.checkpoints import random_checkpoint
+
+CPU, OPS = torch.device("cpu"), bind("torch")
 
 CHUNK_SIZES = {1: (1, 2, 3, 5, 7, 61, 64, 127, 128, 129), 2: (7, 61, 129)}
 """By number of threads. With two, small chunks cost minutes on a busy machine and pass, too."""
@@ -66,44 +73,51 @@ def test_logits_do_not_depend_on_the_other_sequences_of_a_step(
     checkpoint: Path, numerics: str, threads: int
 ) -> None:
     """One step of seven sequences, some in prefill and some in decode, against each alone."""
-    ops = bind("torch")
-    device = torch.device("cpu")
-    config, weights = load(checkpoint, numerics=numerics, dialect=OCP, device=device, ops=ops)
-    runner = Runner(config, weights, ops, device, max_batched_tokens=LENGTH)
-    prompts = [prompt(i, start + n, config.vocab_size) for i, (start, n) in enumerate(STARTS)]
-    together = logits_of_step(runner, prompts, [start for start, _ in STARTS])
+    parts = (*load(checkpoint, numerics=numerics, dialect=OCP, device=CPU, ops=OPS), OPS)
+    vocab = parts[0].vocab_size
+    prompts = [prompt(i, start + n, vocab) for i, (start, n) in enumerate(STARTS)]
+    together = logits_of_step(*parts, prompts, [start for start, _ in STARTS])
     for ids, (start, _), got in zip(prompts, STARTS, together, strict=True):
-        assert torch.equal(got, logits_of_step(runner, [ids], [start])[0]), start
-        assert torch.equal(got, runner.score(ids, LENGTH)[start:]), start
+        assert torch.equal(got, logits_of_step(*parts, [ids], [start])[0]), start
+        assert torch.equal(got, score(*parts, CPU, ids, LENGTH)[start:]), start
 
 
+@torch.inference_mode()
 def logits_of_step(
-    runner: Runner, prompts: list[list[int]], starts: list[int]
+    config: ModelConfig,
+    weights: ModelWeights,
+    ops: OpTable,
+    prompts: list[list[int]],
+    starts: list[int],
 ) -> list[torch.Tensor]:
     """Logits of prompt[start:] of each prompt, all in one step after one step a prompt's start."""
-    pool = runner._admit([len(p) for p in prompts])
-    builder = BatchBuilder(runner.config, pool, runner.device)
+    pool = allocate_pool(
+        config,
+        slots=len(prompts) + 1,
+        pages=1 + sum(-(-len(p) // PAGE_TOKENS) for p in prompts),
+        staging=sum(len(p) for p in prompts),
+        dialect=weights.dialect,
+        plain=weights.dtype == torch.float32,
+        revision=weights.revision,
+        device=CPU,
+    )
+    builder = BatchBuilder(config, pool, CPU)
     chunks, page = [], 1
     for slot, (ids, start) in enumerate(zip(prompts, starts, strict=True), start=1):
         pages = range(page, page + -(-len(ids) // PAGE_TOKENS))
         page = pages.stop
         if start:
-            runner._step(pool, builder, [Chunk(ids[:start], 0, slot, pages, logits="none")])
+            begin = builder.build([Chunk(ids[:start], 0, slot, pages, logits="none")])
+            forward(config, weights, ops, pool, begin)
         chunks.append(Chunk(ids[start:], start, slot, pages, logits="all"))
-    lengths = [len(c.token_ids) for c in chunks]
-    return list(runner._step(pool, builder, chunks).split(lengths))
+    logits = forward(config, weights, ops, pool, builder.build(chunks))
+    return list(logits.split([len(c.token_ids) for c in chunks]))
 
 
 def test_generated_tokens_do_not_depend_on_the_batch(checkpoint: Path, threads: int) -> None:
+    shutil.copy(BUNDLED / "tokenizer.json", checkpoint)
     llm = LLM(checkpoint)
     params = SamplingParams(max_tokens=12, ignore_eos=True, temperature=1.0, seed=5)
     prompts = [prompt(i, n, llm.config.vocab_size) for i, n in enumerate((1, 3, 17, 130, 255))]
-    together = [s.tokens for s in finished(llm, prompts, params)]
-    assert together == [finished(llm, [p], params)[0].tokens for p in prompts]
-
-
-def finished(llm: LLM, prompts: list[list[int]], params: SamplingParams) -> list[Running]:
-    sequences = llm._sequences(prompts, params)
-    for _ in llm._runner.run(sequences):
-        pass
-    return sequences
+    together = [c.token_ids for c in llm.generate(prompts, params)]
+    assert together == [llm.generate([p], params)[0].token_ids for p in prompts]
