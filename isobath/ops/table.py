@@ -14,6 +14,10 @@ from isobath.errors import ConfigError
 from isobath.ops.contract import Backend, Op
 
 
+PARTS: tuple[str, ...] = ()
+"""Ops with contract, reference and cases that the model does not call itself: parts of fused ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpTable:
     """The ops of a forward pass in the order in which a token meets them."""
@@ -52,18 +56,30 @@ def contract(name: str) -> Op:
     return op
 
 
-def op_names() -> tuple[str, ...]:
-    """Names of all ops, in the order of the table."""
+def table_names() -> tuple[str, ...]:
+    """Names of the ops that the model calls, in the order of the table."""
     return tuple(f.name for f in fields(OpTable))
+
+
+def op_names() -> tuple[str, ...]:
+    """Names of all ops: those of the table in its order, then PARTS."""
+    return table_names() + PARTS
 
 
 def bind(default: str, overrides: Mapping[str, str] | None = None) -> OpTable:
     """Bind every op to the backend `default`, those in `overrides` (op -> backend) to theirs.
 
-    Raises ConfigError for an unknown op, BackendUnavailable for a backend that an op lacks or that
-    cannot be loaded.
+    Raises ConfigError for an unknown op or a part, BackendUnavailable for a backend that an op
+    lacks or that cannot be loaded.
     """
     choices = dict(overrides or {})
+    names = table_names()
     for name in choices:
-        contract(name)
-    return OpTable(**{n: contract(n).backend(choices.get(n, default)) for n in op_names()})
+        if contract(name).name not in names:
+            raise ConfigError(
+                f"bind({name}={choices[name]!r})",
+                found=f"{name} is only a part of other ops",
+                effect="the model never calls it, so the choice would have none",
+                do=f"bind one of {', '.join(names)}",
+            )
+    return OpTable(**{n: contract(n).backend(choices.get(n, default)) for n in names})
