@@ -14,7 +14,7 @@ from isobath.errors import ConfigError
 from isobath.ops.contract import Backend, Op
 
 
-PARTS: tuple[str, ...] = ()
+PARTS: tuple[str, ...] = ("attend",)
 """Ops with contract, reference and cases that the model does not call itself: parts of fused ones."""
 
 
