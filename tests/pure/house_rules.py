@@ -105,7 +105,7 @@ def sizes(root: Path) -> list[str]:
         lines = source.count("\n")
         if lines > MAX_LINES:
             found.append(f"{path}: {lines} lines, at most {MAX_LINES}")
-        limit = MAX_KERNEL if "triton" in path.rsplit("/", 1)[-1] else MAX_FUNCTION
+        limit = MAX_KERNEL if _is_device_code(path) else MAX_FUNCTION
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -163,8 +163,13 @@ def outside_authorities(root: Path) -> list[str]:
 
 
 def triton_imports(root: Path) -> list[str]:
-    """Only files with triton in their name import it: everything else loads on any machine."""
-    return _imports_of(root, ("triton",), lambda path: "triton" in path.rsplit("/", 1)[-1])
+    """Only triton_*.py and tl_*.py import triton: everything else loads on any machine."""
+    return _imports_of(root, ("triton",), _is_device_code)
+
+
+def _is_device_code(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return "triton" in name or name.startswith("tl_")
 
 
 def _imports_of(root: Path, modules: tuple[str, ...], allowed: Callable[[str], bool]) -> list[str]:

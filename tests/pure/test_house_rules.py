@@ -55,6 +55,7 @@ ALLOWED = [
     ("sizes", "isobath/ops/x/triton_kernel.py", "def f():\n" + "    x = 1\n" * 149),
     ("environment", "isobath/config.py", "import os\nx = os.environ['HOME']\n"),
     ("triton_imports", "isobath/ops/x/triton_kernel.py", "import triton\n"),
+    ("triton_imports", "isobath/ops/tl_x.py", "import triton.language as tl\n"),
     ("outside_authorities", "tests/cpu/test_x.py", "import transformers\n"),
     ("unfinished", "isobath/ops/x.py", "assert x, 'ours'\n"),
 ]
