@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields
 from isobath.errors import ConfigError
 from isobath.ops.contract import Backend, Op
 
-
-PARTS: tuple[str, ...] = ("attend",)
-"""Ops with contract, reference and cases that the model does not call itself: parts of fused ones."""
+PARTS: tuple[str, ...] = ("attend", "grouped_project", "shared_expert")
+"""Ops with contract, reference and cases that the model does not call: parts of fused ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,50 @@
+"""shared_expert: the expert that every token visits, from quantised input to its output row."""
+
+from typing import Protocol
+
+import torch
+
+from isobath.numerics.compare import Relative
+from isobath.numerics.fp8 import Fp8Tensor
+from isobath.ops.contract import Arguments, Op
+
+
+class SharedExpert(Protocol):
+    """y = w2 . q(silu(min(gate, limit)) * clamp(up, -limit, limit)), gate | up = w13 . x.
+
+    x: Fp8Tensor [T, D], quant_block (1, 128), with FP8 weights in blocks of (128, 128) and I a
+    multiple of 128; or plain fp32 [T, D] with plain weights. w13: [2 * I, D], the rows of w1 (gate)
+    then those of w3 (up). w2: [D, I]. Both through the backend's `prepare`. limit: SwiGLU clamp.
+    float32 accumulation; gate, up and the hidden vector are each rounded to bf16, the latter then
+    quantised as x was. With plain operands nothing is rounded.
+    Returns [T, D], bf16 or, of plain operands, fp32.
+    """
+
+    def __call__(
+        self,
+        x: Fp8Tensor | torch.Tensor,
+        w13: Fp8Tensor | torch.Tensor,
+        w2: Fp8Tensor | torch.Tensor,
+        *,
+        limit: float,
+    ) -> torch.Tensor: ...
+
+
+def select(args: Arguments, rows: list[int]) -> Arguments:
+    x = args["x"]
+    if isinstance(x, Fp8Tensor):
+        return args | {"x": Fp8Tensor(x.data[rows], x.scale[rows], x.dialect, x.quant_block)}
+    return args | {"x": x[rows]}
+
+
+OP = Op(
+    "shared_expert",
+    signature=SharedExpert,
+    # Where fp32 order moves a bf16 rounding of the hidden vector, its FP8 value may move by one
+    # code, 2^-3 of itself; over I >= 128 hidden values the row's error stays under 2^-6.
+    agree=Relative(2**-6),
+    must=("deterministic", "batch_invariant"),
+    weights=("w13", "w2"),
+    select=select,
+    source="DeepSeek-V4 report and inference code, Expert.forward with the shared expert's weights",
+)
