@@ -9,9 +9,10 @@ from isobath.ops.contract import Arguments, Op
 
 
 class Embed(Protocol):
-    """token_ids: int64 [T]. weight: [vocab, D]. copies: number of streams.
+    """token_ids: int64 [T]; -1 is a padding lane. weight: [vocab, D]. copies: number of streams.
 
-    Returns streams [T, copies, D] in weight.dtype; exact, every copy is the token's row.
+    Returns streams [T, copies, D] in weight.dtype; exact, every copy is the token's row, zeros for
+    padding.
     """
 
     def __call__(

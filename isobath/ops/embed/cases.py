@@ -1,4 +1,4 @@
-"""Inputs for embed: repeated ids, both ends of the table, NaN in every row nobody asked for."""
+"""Inputs for embed: repeated ids, both ends of the table, padding, NaN in every row not asked for."""
 
 import torch
 
@@ -27,6 +27,8 @@ CASES = (
     Case("one", make((5,))),
     Case("ends", make((0, 96))),
     Case("repeated", make((7, 7, 3, 7, 0))),
+    Case("padded", make((4, -1, 9, -1, -1))),
+    Case("only_padding", make((-1, -1))),
     Case("ragged", make(tuple(range(3, 70)), width=96)),
     Case("exact", make((1, 2, 3), dtype=FP32)),
 )
