@@ -36,13 +36,22 @@ class Case:
     """One set of inputs. name: unique in the op. small: cheap enough for the gfx942 emulator.
 
     unrounded: for ops with quantised inputs, maps the arguments to those before quantisation; the
-    reference on them tells the format's error from the kernel's.
+    reference on them tells the format's error from the kernel's. large: made and judged on a GPU
+    alone (full model width, for times that mean something); its reference runs there, too. far: the
+    caches named in Op.rows are moved beyond 2 GiB before a backend sees them; a GPU alone.
     """
 
     name: str
     make: Make
     small: bool = True
     unrounded: Callable[[Arguments], Arguments] | None = None
+    large: bool = False
+    far: bool = False
+
+    @property
+    def gpu_only(self) -> bool:
+        """Whether a CPU leaves this case out."""
+        return self.large or self.far
 
 
 Observe = Callable[[Any, Arguments], Mapping[str, torch.Tensor]]
@@ -50,6 +59,16 @@ Observe = Callable[[Any, Arguments], Mapping[str, torch.Tensor]]
 
 Select = Callable[[Arguments, list[int]], Arguments]
 """(arguments, rows) -> the same call on these rows alone; observed row i is that of rows[i]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one call must do at least. nbytes: read and written once each. flops: multiplications
+    and additions of its matrix products, 0 where they do not matter; fp8: whether in FP8."""
+
+    nbytes: int
+    flops: int = 0
+    fp8: bool = False
 
 
 def observe_result(result: Any, args: Arguments) -> Mapping[str, torch.Tensor]:
@@ -66,7 +85,9 @@ class Op:
     come to the reference. must: properties a backend needs to be chosen. weights: arguments that a
     backend may repack once at load (its `prepare`). writes: arguments that are changed in place.
     asm: per target, substrings that the machine code must hold ('!' prefix: must not). backends:
-    preference order among equals. source: where the maths comes from.
+    preference order among equals. source: where the maths comes from. rows: cache argument -> the
+    argument that names its rows (int64 of any shape, -1 absent, or Pages). work: the least that a
+    call on these arguments must do, for its share of the machine's ceilings.
     """
 
     name: str
@@ -80,6 +101,8 @@ class Op:
     select: Select | None = None
     asm: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     backends: tuple[str, ...] = ("torch",)
+    rows: Mapping[str, str] = field(default_factory=dict)
+    work: Callable[[Arguments], Work] | None = None
 
     def __post_init__(self) -> None:
         assert set(self.must) <= set(PROPERTIES), self.must
