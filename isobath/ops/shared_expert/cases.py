@@ -26,10 +26,11 @@ def make(
         elif hostile == "nan":
             x[0, 0] = float("nan")
         x, w13, w2 = x.to(device), w13.to(device), w2.to(device)
+        args: Arguments = {"x": x, "w13": w13, "w2": w2, "limit": 10.0}
         if not plain:
-            w13, w2 = (round_fp8(w, dialect, WEIGHT_BLOCK) for w in (w13, w2))
-            x = round_fp8(x, dialect, ACTIVATION_BLOCK)
-        return {"x": x, "w13": w13, "w2": w2, "limit": 10.0}
+            args["x"] = round_fp8(x, dialect, ACTIVATION_BLOCK)
+            args |= {name: round_fp8(args[name], dialect, WEIGHT_BLOCK) for name in ("w13", "w2")}
+        return args
 
     return build
 
