@@ -13,14 +13,22 @@ from dataclasses import dataclass, fields
 from isobath.errors import ConfigError
 from isobath.ops.contract import Backend, Op
 
-PARTS: tuple[str, ...] = ("attend", "grouped_project", "shared_expert")
+PARTS: tuple[str, ...] = (
+    "attend",
+    "grouped_project",
+    "shared_expert",
+    "hyper_enter",
+    "latent_insert",
+)
 """Ops with contract, reference and cases that the model does not call: parts of fused ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpTable:
-    """The ops of a forward pass in the order in which a token meets them."""
+    """The ops of a forward pass in the order in which a token meets them; a decode step begins with
+    its metadata."""
 
+    decode_metadata: Backend
     embed: Backend
     hyper_mix: Backend
     hyper_collapse: Backend
