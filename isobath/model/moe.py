@@ -31,8 +31,8 @@ def moe(
         scale=config.routed_scaling_factor,
     )
     quantized = project.quantize(x)
-    routed = ops.experts(quantized, experts, weights, w.experts, limit=limit)
     gate, up = project(quantized, w.shared_w13).chunk(2, dim=1)
     hidden = ops.swiglu(gate, up, limit=limit)
     shared = project(project.quantize(hidden), w.shared_w2)
-    return (routed + shared.float()).to(x.dtype)
+    y: torch.Tensor = ops.experts(quantized, experts, weights, w.experts, shared, limit=limit)
+    return y

@@ -19,6 +19,7 @@ PARTS: tuple[str, ...] = (
     "shared_expert",
     "hyper_enter",
     "latent_insert",
+    "route",
 )
 """Ops with contract, reference and cases that the model does not call: parts of fused ones."""
 

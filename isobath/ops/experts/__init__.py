@@ -1,4 +1,4 @@
-"""experts: the routed experts, MXFP4 weights, gather to weighted sum."""
+"""experts: the routed experts, MXFP4 weights, from gather to the block's output."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,15 +21,17 @@ class ExpertWeights:
 
 
 class Experts(Protocol):
-    """y_t = sum_e w2_e . q(silu(g) * u * weight_e), g = min(w1_e x, limit), u = clamp(w3_e x).
+    """y_t = sum_e w2_e . q(silu(g) * u * weight_e) + shared_t, g = min(w1_e x, limit), u =
+    clamp(w3_e x, -limit, limit).
 
     x: Fp8Tensor [T, D] in groups of 128 with MXFP4 weights, or [T, D] float32 with plain ones.
     experts: int64 [T, k], expert -1 contributes nothing (padding). weights: float32 [T, k].
-    expert_weights: through the backend's `prepare`. limit: SwiGLU clamp; u is clamped on both
-    sides, g from above only. The hidden vector is multiplied by the route weight, rounded to
-    bf16 and quantised as x was (FP8 per 128, x's dialect) before w2; with plain weights nothing is
-    rounded.
-    Returns float32 [T, D]; fp32 accumulation, experts of a token summed in slot order.
+    A token names no expert twice. expert_weights: through the backend's `prepare`. shared: [T, D],
+    bf16 (float32 with plain weights), the shared expert's output, or None. limit: SwiGLU clamp.
+    The hidden vector is multiplied by the route weight, rounded to bf16 and quantised as x was (FP8
+    per 128, x's dialect) before w2; with plain weights nothing is rounded.
+    Returns [T, D], bf16 with an Fp8Tensor and float32 with plain x; fp32 accumulation, a token's
+    experts summed in slot order, then shared, rounded once.
     """
 
     def __call__(
@@ -38,6 +40,7 @@ class Experts(Protocol):
         experts: torch.Tensor,
         weights: torch.Tensor,
         expert_weights: ExpertWeights,
+        shared: torch.Tensor | None,
         *,
         limit: float,
     ) -> torch.Tensor: ...
@@ -49,14 +52,17 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
         picked = Fp8Tensor(x.data[rows], x.scale[rows], x.dialect, x.quant_block)
     else:
         picked = x[rows]
-    return args | {"x": picked, "experts": args["experts"][rows], "weights": args["weights"][rows]}
+    chosen = {name: args[name][rows] for name in ("experts", "weights")}
+    shared = None if args["shared"] is None else args["shared"][rows]
+    return args | chosen | {"x": picked, "shared": shared}
 
 
 OP = Op(
     "experts",
     signature=Experts,
     # FP8 codes of the hidden vector may flip (2^-3 of a value) where fp32 order moves a bf16
-    # rounding; over I >= 128 hidden values the row's error stays under 2^-6.
+    # rounding; over I >= 128 hidden values the row's error stays under 2^-6. The one rounding to
+    # bf16 at the end adds 2^-9.
     agree=Relative(2**-6),
     must=("deterministic", "batch_invariant"),
     weights=("expert_weights",),

@@ -1,13 +1,15 @@
 """Inputs for experts: padding slots and tokens, experts nobody or everybody chose, hostile blocks.
 
 The batch sizes fall on both sides of every threshold at which a backend changes its way of
-multiplying. The exact cases have plain float32 weights and activations.
+multiplying. The exact cases have plain float32 weights and activations. Batches of one and of odd
+size come with a shared expert's output, the others without.
 """
 
 import torch
 
 from isobath.numerics.dialect import OCP, Dialect
 from isobath.numerics.fp8 import ACTIVATION_BLOCK
+from isobath.numerics.mxfp4 import Mxfp4Tensor, pack, unpack
 from isobath.ops.contract import Arguments, Case, Make
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.operands import normal, round_fp8, round_mxfp4, uniform, unrounded
@@ -39,15 +41,28 @@ def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: boo
             x[0, 0] = float("nan")
         weights = uniform(generator, tokens, k, device=device) + 0.1
         matrices = (w13, w2) if exact else (round_mxfp4(w13), round_mxfp4(w2))
+        if hostile == "negative_zero":  # code 8 is NaN for a kernel that widens it to FNUZ
+            matrices = tuple(_plant_negative_zeros(m) for m in matrices)
+        elif hostile == "scale_spread":  # no FP8 byte holds both ends of 16 binades of group scales
+            matrices[0].scale[..., 0::2] -= 16
+            matrices = tuple(Mxfp4Tensor(m.packed, m.scale) for m in matrices)
+        shared = normal(generator, tokens, WIDTH, device=device)
         return {
             "x": x if exact else round_fp8(x, dialect, ACTIVATION_BLOCK),
             "experts": chosen,
             "weights": weights,
             "expert_weights": ExpertWeights(*matrices),
+            "shared": (shared if exact else shared.bfloat16()) if tokens % 2 else None,
             "limit": 10.0,
         }
 
     return build
+
+
+def _plant_negative_zeros(weight: Mxfp4Tensor) -> Mxfp4Tensor:
+    """Every zero of `weight` written as -0."""
+    codes = unpack(weight.packed)
+    return Mxfp4Tensor(pack(torch.where(codes == 0, 8, codes)), weight.scale)
 
 
 CASES = (
@@ -67,6 +82,8 @@ CASES = (
     Case("limits", make(3, 4, 2, "limits"), unrounded=unrounded),
     Case("closed", make(3, 4, 2, "closed"), unrounded=unrounded),
     Case("nan_in", make(3, 4, 2, "nan"), unrounded=unrounded),
+    Case("negative_zero", make(3, 4, 2, "negative_zero")),
+    Case("scale_spread", make(4, 4, 2, "scale_spread")),
     Case("exact_empty", make(0, 4, 2, exact=True)),
     Case("exact_one", make(1, 4, 2, exact=True)),
     Case("exact_many_experts", make(2, 16, 2, exact=True)),

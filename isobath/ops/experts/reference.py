@@ -1,7 +1,7 @@
 """experts in plain terms: slot by slot and token by token, fp64 products.
 
 With plain activations nothing is rounded anywhere; with FP8 ones the hidden vector is rounded to
-bf16 and quantised like them.
+bf16 and quantised like them, and the sum is rounded to bf16.
 """
 
 import torch
@@ -17,6 +17,7 @@ def experts(
     experts: torch.Tensor,
     weights: torch.Tensor,
     expert_weights: ExpertWeights,
+    shared: torch.Tensor | None,
     *,
     limit: float,
 ) -> torch.Tensor:
@@ -34,7 +35,9 @@ def experts(
                 rounded = hidden.to(torch.bfloat16).unsqueeze(0)
                 hidden = dequantize(quantize(rounded, x.dialect, x.quant_block)).squeeze(0)
             out[token] += w2[expert] @ hidden.double()
-    return out.float()
+    if shared is not None:
+        out += shared.double()
+    return out.float().to(torch.bfloat16 if isinstance(x, Fp8Tensor) else torch.float32)
 
 
 def _wide(weight: Mxfp4Tensor | torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,7 @@ def experts(
     experts: torch.Tensor,
     weights: torch.Tensor,
     expert_weights: Widened,
+    shared: torch.Tensor | None,
     *,
     limit: float,
 ) -> torch.Tensor:
@@ -67,10 +68,13 @@ def experts(
     else:
         rows, dialect = x, None
     if experts.numel() <= len(expert_weights.w13):
-        return _gathered(rows, dialect, experts, weights, expert_weights, limit)
-    if len(rows) <= DENSE_TOKENS:
-        return _dense(rows, dialect, experts, weights, expert_weights, limit)
-    return _sorted(rows, dialect, experts, weights, expert_weights, limit)
+        way = _gathered
+    else:
+        way = _dense if len(rows) <= DENSE_TOKENS else _sorted
+    routed = way(rows, dialect, experts, weights, expert_weights, limit)
+    if shared is not None:
+        routed += shared
+    return routed if dialect is None else routed.to(torch.bfloat16)
 
 
 def _gathered(
