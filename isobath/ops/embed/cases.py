@@ -1,4 +1,4 @@
-"""Inputs for embed: repeated ids, both ends of the table, padding, NaN in every row not asked for."""
+"""Inputs for embed: repeated ids, both ends of the table, padding, NaN in every row not named."""
 
 import torch
 
