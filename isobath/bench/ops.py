@@ -3,14 +3,17 @@
     python -m isobath.bench.ops [--op NAME] [--backend NAME] [--dialect ocp|fnuz] [--json PATH]
 
 Correctness comes first: a wrong kernel has no time. The torch backend runs on the CPU alone, the
-others on a GPU alone. The last line of stdout is one JSON object of counts.
+others on a GPU alone, there in the one dialect that its units read: the other has no hardware
+conversion. What is left out is counted. The last line of stdout is one JSON object of counts.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +25,7 @@ from rich.table import Table
 
 from isobath.errors import BackendUnavailable, ConfigError
 from isobath.numerics.dialect import DIALECTS
-from isobath.ops.contract import PROPERTIES
+from isobath.ops.contract import PROPERTIES, Case
 from isobath.ops.measure import Subject, measure
 from isobath.ops.table import contract, op_names
 from isobath.ops.verdicts import Verdict, append, choose, verdict
@@ -54,45 +57,83 @@ def run(
     """Measure, print a table, append rows; returns counts and the chosen backends.
 
     Keys: device, rows, agree, wrong, then for each property how often it held, and was broken;
-    unavailable (backends that cannot run here), chosen (op -> backend), refused (op -> why none).
+    unavailable (backends that cannot run here), left_out (reason -> cases), chosen (op -> backend),
+    refused (op -> why none).
     Raises ConfigError for an unknown op or dialect.
     """
     target = detect(device)
-    subjects, unavailable = collect(target, op, backend, dialect)
+    found = collect(target, op, backend, dialect)
     console = Console(stderr=True)
     rows = []
-    for subject in track(subjects, "measuring", console=console, transient=True):
+    for subject in track(found.subjects, "measuring", console=console, transient=True):
         rows.append(verdict(subject, measure(subject, timed=True), target))
     if rows_path is not None:
         append(rows_path, rows)
     Console(width=TABLE_WIDTH).print(_table(rows, target))
-    return _counts(rows, target) | {"unavailable": unavailable} | _choices(rows)
+    for reason, count in found.left_out.items():
+        print(f"left out: {count} cases, {reason}")
+    facts = {"unavailable": found.unavailable, "left_out": found.left_out}
+    return _counts(rows, target) | facts | _choices(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to measure. unavailable: "op/backend" that cannot be loaded here. left_out:
+    reason -> number of cases that are not measured for it."""
+
+    subjects: list[Subject]
+    unavailable: list[str]
+    left_out: dict[str, int]
 
 
 def collect(
-    target: Target, op: str | None, backend: str | None, dialect: str | None
-) -> tuple[list[Subject], list[str]]:
-    """What there is to measure on `target`, and the "op/backend" that cannot be loaded here."""
+    target: Target,
+    op: str | None = None,
+    backend: str | None = None,
+    dialect: str | None = None,
+    case: str | None = None,
+) -> Found:
+    """What there is to measure on `target`, of one op, backend, dialect and case or of all.
+
+    Raises ConfigError for an unknown op, dialect or case.
+    """
     if dialect is not None and dialect not in DIALECTS:
         raise ConfigError(f"no dialect is called {dialect!r}", found=", ".join(DIALECTS))
-    subjects, unavailable = [], []
+    on_cpu, found, left_out = target.kind == "cpu", Found([], [], {}), Counter[str]()
     for name in op_names() if op is None else (op,):
         one = contract(name)
+        cases = [c for c in one.cases() if case in (None, c.name)]
+        if not cases and op is not None:
+            names = ", ".join(c.name for c in one.cases())
+            raise ConfigError(f"{name} has no case called {case!r}", found=names)
         for kind in one.backends:
-            if (kind == "torch") != (target.kind == "cpu") or backend not in (None, kind):
+            if (kind == "torch") != on_cpu or backend not in (None, kind):
                 continue
             try:
                 bound = one.backend(kind)
             except BackendUnavailable:
-                unavailable.append(f"{name}/{kind}")
+                found.unavailable.append(f"{name}/{kind}")
                 continue
-            subjects += [
-                Subject(one, bound, case, DIALECTS[spoken], target.device)
-                for spoken in DIALECTS
-                if dialect in (None, spoken)
-                for case in one.cases()
-            ]
-    return subjects, unavailable
+            for spoken, each in product(DIALECTS, cases):
+                why = _why_not(target, spoken, each)
+                if dialect not in (None, spoken):
+                    continue
+                if why:
+                    left_out[why] += 1
+                else:
+                    value = DIALECTS[spoken]
+                    found.subjects.append(Subject(one, bound, each, value, target.device))
+    found.left_out.update(left_out)
+    return found
+
+
+def _why_not(target: Target, dialect: str, case: Case) -> str:
+    """Why a case is not measured here; "" if it is."""
+    if target.kind == "cpu":
+        return "too large for a CPU, or only of meaning on a GPU" if case.gpu_only else ""
+    if dialect != target.dialect.name:
+        return f"{target.arch} has no units for {DIALECTS[dialect]}"
+    return ""
 
 
 def _table(rows: Sequence[Verdict], target: Target) -> Table:

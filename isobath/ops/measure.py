@@ -1,39 +1,31 @@
 """What one backend does on one case: right, repeatable, replayable, alone as in company, how fast.
 
-The reference always runs on the CPU, on inputs built there from the same seed, so nothing that is
-judged takes part in judging. Every run gets freshly built inputs: a backend that changes what it
-reads cannot hide. None means not measured (here, or on this case), and is never counted as a pass.
+Inputs are drawn on the CPU and copied for every run, so that no run sees what another left. The
+reference runs on the CPU on the same bits, so nothing that is judged takes part in judging; cases
+too large for that (Case.large) are drawn and judged on the GPU. Every output is poisoned before it
+is written, and the first run's inputs lie between bands of poison (placement.py). None means not
+measured (here, or on this case), and is never counted as a pass.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from isobath.numerics.dialect import Dialect
 from isobath.ops.contract import Arguments, Backend, Case, Op
+from isobath.ops.placement import Poisoned, beyond_2_gib, copied, guarded, tensors
+from isobath.ops.replay import Captured, Timing, capture, time_calls, watched
 
 SEED = 20260731
-REPEATS = 3
-WARM_UP, MIN_SAMPLES, MAX_SAMPLES = 3, 5, 200
-FLUSH_BYTES = 256 << 20
-"""Larger than any GPU's last-level cache: written between timed calls, so that none starts warm."""
+POISONS = (0xFF, 0x7F, 0x80)
+"""One a run: bytes that nobody wrote differ between runs, and are NaN in the first."""
+BUDGET_S = 0.1
 
 Observed = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Microseconds a call: median, 10th and 90th percentile of `samples` calls after warm-up."""
-
-    median: float
-    p10: float
-    p90: float
-    samples: int
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,58 +52,71 @@ class Subject:
     case: Case
     dialect: Dialect
     device: torch.device
+    drawn: dict[int, Arguments] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def judged_on(self) -> torch.device:
+        """Where inputs are drawn, the reference runs and results are compared."""
+        return self.device if self.case.large else CPU
 
     def build(self, device: torch.device | None = None, seed: int = SEED) -> Arguments:
-        """Fresh arguments, weights not yet prepared."""
-        generator = torch.Generator().manual_seed(seed)
-        return self.case.make(self.dialect, device or self.device, generator)
+        """A copy of the arguments that `seed` draws, weights not yet prepared."""
+        if seed not in self.drawn:
+            generator = torch.Generator().manual_seed(seed)
+            self.drawn[seed] = self.case.make(self.dialect, self.judged_on, generator)
+        return copied(self.drawn[seed], device or self.device)
 
     def prepared(self, args: Arguments) -> Arguments:
         """The arguments as this backend wants its weights."""
         return args | {name: self.backend.prepare(args[name]) for name in self.op.weights}
 
-    def observe(self, args: Arguments) -> Observed:
-        """Call the backend on prepared arguments; the observed tensors, copied to the CPU."""
-        seen = self.op.observe(self.backend(**args), args)
-        return {name: t.detach().to("cpu", copy=True) for name, t in seen.items()}
+    def observe(self, args: Arguments, poison: int = POISONS[0]) -> Observed:
+        """Call the backend on prepared arguments, its outputs poisoned; copies of what it gave."""
+        placed, recall = beyond_2_gib(args, self.op.rows) if self.case.far else (args, dict)
+        with Poisoned(poison):
+            result = self.backend(**placed)
+        seen = self.op.observe(result, recall(placed))
+        return {name: t.detach().to(self.judged_on, copy=True) for name, t in seen.items()}
 
 
-def measure(subject: Subject, *, timed: bool = False) -> Measurement:
+def measure(subject: Subject, *, timed: bool = False, budget_s: float = BUDGET_S) -> Measurement:
     """Measure everything that can be measured here; time only what is right, and only if asked."""
     with torch.no_grad():
         try:
-            return _measure(subject, timed)
+            return _measure(subject, timed, budget_s)
         except Exception as error:  # a backend may raise anything, and doing so is its verdict
             text = f"{type(error).__name__}: {error}"
             return Measurement(False, float("inf"), None, None, None, None, None, text)
 
 
-def _measure(subject: Subject, timed: bool) -> Measurement:
-    args = subject.build()
-    got = subject.observe(subject.prepared(args))
+def _measure(subject: Subject, timed: bool, budget_s: float) -> Measurement:
+    guard = guarded(subject.build())
+    got = subject.observe(subject.prepared(guard.args))
     right, error, note = judge(subject.op, got, expected(subject))
-    scribbled = _changed_inputs(subject, args)
-    if scribbled:
-        right, note = False, note or f"changes its inputs {', '.join(scribbled)}"
+    scribbled = _changed_inputs(subject, guard.args)
+    if scribbled or not guard.whole():
+        what = f"its inputs {', '.join(scribbled)}" if scribbled else "memory outside its arguments"
+        right, note = False, note or f"changes {what}"
     format_error = None
     if subject.case.unrounded is not None:
         format_error = judge(subject.op, got, expected(subject, unrounded=True))[1]
     repeatable = _is_deterministic(subject, got)
     alone = _is_batch_invariant(subject, got)
-    replayable = _is_graph_safe(subject) if right and subject.device.type == "cuda" else None
+    graph, unsafe = _captured(subject, got) if right else (None, "")
+    replayable = None if not (graph or unsafe) else not unsafe
     for passed, text in (
         (repeatable, "two runs on equal inputs differ"),
         (alone, "a row's result depends on the rows beside it"),
-        (replayable, "a replayed graph differs from an eager call on the same inputs"),
+        (replayable, unsafe),
     ):
         note = note or ("" if passed is not False else text)
-    timing = time_calls(subject) if timed and right else None
+    timing = _timed(subject, graph, budget_s) if timed and right else None
     return Measurement(right, error, format_error, repeatable, replayable, alone, timing, note)
 
 
 def expected(subject: Subject, *, unrounded: bool = False) -> Observed:
-    """The reference's observed tensors on the CPU, on the case's inputs or on their sources."""
-    args = subject.build(torch.device("cpu"))
+    """The reference's observed tensors, on the case's inputs or on their sources."""
+    args = subject.build(subject.judged_on)
     if unrounded:
         assert subject.case.unrounded is not None, subject.case.name
         args = subject.case.unrounded(args)
@@ -143,59 +148,31 @@ def same_bits(a: Observed, b: Observed) -> bool:
     )
 
 
-def time_calls(subject: Subject, budget_s: float = 0.1) -> Timing:
-    """Time single calls on one set of inputs: device time on a GPU with a cold cache, else wall
-    time. Stops at MAX_SAMPLES, or after budget_s once MIN_SAMPLES are in."""
+def _timed(subject: Subject, graph: Captured | None, budget_s: float) -> Timing:
+    """The time of a replay where the call was captured, as decode runs it, else of an eager one."""
+    if graph is not None:
+        return time_calls(graph.graph.replay, subject.device, budget_s)
     args = subject.prepared(subject.build())
-    on_gpu = subject.device.type == "cuda"
-    flush = torch.empty(FLUSH_BYTES if on_gpu else 0, dtype=torch.uint8, device=subject.device)
-    sample = _gpu_us if on_gpu else _wall_us
-
-    def call() -> Any:
-        return subject.backend(**args)
-
-    for _ in range(WARM_UP):
-        call()
-    samples: list[float] = []
-    start = time.perf_counter()
-    while len(samples) < MAX_SAMPLES:
-        samples.append(sample(call, flush))
-        if len(samples) >= MIN_SAMPLES and time.perf_counter() - start > budget_s:
-            break
-    p10, median, p90 = torch.tensor(samples).quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-    return Timing(median, p10, p90, len(samples))
-
-
-def _wall_us(call: Callable[[], Any], flush: torch.Tensor) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e6
-
-
-def _gpu_us(call: Callable[[], Any], flush: torch.Tensor) -> float:
-    flush.zero_()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) * 1e3
+    if subject.case.far:
+        args, _ = beyond_2_gib(args, subject.op.rows)
+    return time_calls(lambda: subject.backend(**args), subject.device, budget_s)
 
 
 def _changed_inputs(subject: Subject, args: Arguments) -> list[str]:
     """Names of the arguments that a call changed without its contract saying so."""
-    fresh = subject.build()
+    drawn = subject.drawn[SEED]
     may = {*subject.op.writes, *subject.op.weights}
-    pairs = {name: zip(tensors(args[name]), tensors(fresh[name]), strict=True) for name in args}
+    pairs = {name: zip(tensors(args[name]), tensors(drawn[name]), strict=True) for name in args}
     return [
         name
         for name in args
-        if name not in may and not all(torch.equal(_bytes(a), _bytes(b)) for a, b in pairs[name])
+        if name not in may
+        and not all(torch.equal(_bytes(a.to(b.device)), _bytes(b)) for a, b in pairs[name])
     ]
 
 
 def _is_deterministic(subject: Subject, first: Observed) -> bool:
-    again = (subject.observe(subject.prepared(subject.build())) for _ in range(REPEATS - 1))
+    again = (subject.observe(subject.prepared(subject.build()), byte) for byte in POISONS[1:])
     return all(same_bits(first, other) for other in again)
 
 
@@ -225,48 +202,32 @@ def _is_batch_invariant(subject: Subject, whole: Observed) -> bool | None:
     return True
 
 
-def _is_graph_safe(subject: Subject) -> bool:
-    """Capture a call, overwrite its inputs with another seed's, replay: the bits of an eager call?
+def _captured(subject: Subject, first: Observed) -> tuple[Captured | None, str]:
+    """(the captured call, why it is not graph-safe): both empty where that is not measured.
 
-    Weights stay those of the capture. A call that cannot be captured is not graph-safe.
+    Captured on one seed's inputs, replayed on another's and on its own again: each time the bits of
+    an eager call? Weights stay those of the capture. first: the eager result on its own inputs.
     """
+    if subject.device.type != "cuda" or subject.case.far:
+        return None, ""
     static, other = subject.prepared(subject.build()), subject.build(seed=SEED + 1)
     other |= {name: static[name] for name in subject.op.weights}
-    pairs = list(zip(tensors(static), tensors(other), strict=True))
-    if any(a.shape != b.shape for a, b in pairs):
-        return False
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    start = [a.clone() for a, _ in pairs]
-    fresh = [b.clone() for _, b in pairs]
+    if [t.shape for t in tensors(static)] != [t.shape for t in tensors(other)]:
+        return None, ""
+    own, others = ([t.clone() for t in tensors(args)] for args in (static, other))
+    reason = watched(subject.backend, subject.prepared(subject.build()), subject.op.name)
+    if reason:
+        return None, reason
     try:
-        with torch.cuda.stream(stream):  # compiles and allocates before the capture
-            subject.backend(**static)
-        stream.synchronize()
-        for (a, _), value in zip(pairs, start, strict=True):
-            a.copy_(value)
-        with torch.cuda.graph(graph, stream=stream):
-            result = subject.backend(**static)
-    except RuntimeError:
-        return False
-    for (a, _), value in zip(pairs, fresh, strict=True):
-        a.copy_(value)
-    graph.replay()
-    torch.cuda.synchronize()
-    seen = {n: t.cpu() for n, t in subject.op.observe(result, static).items()}
-    return same_bits(seen, subject.observe(other))
-
-
-def tensors(value: Any) -> list[torch.Tensor]:
-    """Every tensor inside arguments: in dicts, tuples and records, in a fixed order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for item in value.values() for t in tensors(item)]
-    if isinstance(value, list | tuple):
-        return [t for item in value for t in tensors(item)]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [t for f in fields(value) for t in tensors(getattr(value, f.name))]
-    return []
+        graph = capture(subject.backend, static)
+    except RuntimeError as error:
+        return None, f"cannot be captured: {str(error).splitlines()[0]}"
+    for values, want in ((others, subject.observe(other)), (own, first)):
+        graph.replay(values)
+        seen = subject.op.observe(graph.result, static)
+        if not same_bits({n: t.to(subject.judged_on) for n, t in seen.items()}, want):
+            return graph, "a replayed graph differs from an eager call on the same inputs"
+    return graph, ""
 
 
 def _bytes(t: torch.Tensor) -> torch.Tensor:

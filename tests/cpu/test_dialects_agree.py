@@ -13,7 +13,8 @@ import torch
 from isobath.numerics.dialect import DIALECTS, FNUZ, OCP, Dialect
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.ops.contract import Arguments
-from isobath.ops.measure import Observed, Subject, tensors
+from isobath.ops.measure import Observed, Subject
+from isobath.ops.placement import tensors
 from isobath.ops.table import contract, op_names
 
 CPU = torch.device("cpu")
