@@ -1,7 +1,8 @@
 """Reads the matrices of a bound checkpoint in the wanted numerics, fused by rows as they arrive.
 
 A fused matrix is allocated once on the device and filled from one source tensor at a time; a
-source on a CPU is a view of the mapped file. Conversions are exact or errors that name the file,
+source on a CPU is a view of the mapped file, on a GPU a copy that came through pinned buffers.
+Conversions are exact or errors that name the file,
 the tensor and the index. Which matrices belong together is load.py's business.
 """
 
@@ -14,6 +15,7 @@ import torch
 from isobath.errors import CorruptCheckpoint, NumericsError
 from isobath.model.inventory import TensorSpec
 from isobath.model.shards import Shards
+from isobath.model.staging import Staging
 from isobath.numerics import mxfp4, ue8m0
 from isobath.numerics.dialect import OCP, Dialect
 from isobath.numerics.fp8 import WEIGHT_BLOCK, Fp8Tensor, dequantize, scale_shape
@@ -44,6 +46,8 @@ class Reader:
         self.shards, self.specs = shards, specs
         self.dialect, self.device, self.exact = dialect, device, exact
         self.progress = progress
+        self.staging = Staging(device) if device.type == "cuda" else None
+        self.checks: list[tuple[str, torch.Tensor, int]] = []
         self.done_bytes = 0
         self.total_bytes = sum(s.nbytes for s in specs.values())
 
@@ -87,6 +91,7 @@ class Reader:
             wide = torch.empty(rows, cols, device=self.device)
             for name, part in zip(names, _rows(wide, shapes), strict=True):
                 part.copy_(dequantize(self._fp8(name)))
+            self._settle()
             return wide
         assert all(s[0] % WEIGHT_BLOCK[0] == 0 for s in shapes[:-1]), (names, shapes)
         data = torch.empty(rows, cols, dtype=torch.uint8, device=self.device)
@@ -94,9 +99,13 @@ class Reader:
         parts = _rows(data, shapes)
         scales = _rows(scale, [scale_shape(s, WEIGHT_BLOCK) for s in shapes])
         for name, part, part_scale in zip(names, parts, scales, strict=True):
-            source = transcode(self._fp8(name), self.dialect, name=self._label(name))
+            stored = self._fp8(name)
+            if self.dialect != OCP:
+                self._settle()  # a conversion would meet the NaN first, and know less about it
+            source = transcode(stored, self.dialect, name=self._label(name))
             part.copy_(source.data.view(torch.uint8))
             part_scale.copy_(source.scale)
+        self._settle()
         return Fp8Tensor(data.view(self.dialect.dtype), scale, self.dialect, WEIGHT_BLOCK)
 
     def experts(self, groups: Sequence[Sequence[str]]) -> Mxfp4Tensor | torch.Tensor:
@@ -108,6 +117,7 @@ class Reader:
             for group, out in zip(groups, wide, strict=True):
                 for name, part in zip(group, _rows(out, shapes), strict=True):
                     part.copy_(mxfp4.dequantize(self._mxfp4(name)))
+            self._settle()
             return wide
         packed = torch.empty(count, rows, half, dtype=torch.uint8, device=self.device)
         scale = packed.new_empty(count, rows, 2 * half // mxfp4.GROUP)
@@ -117,11 +127,14 @@ class Reader:
                 source = self._mxfp4(name)
                 part.copy_(mxfp4.clear_negative_zero(source.packed))
                 part_scale.copy_(source.scale)
+        self._settle()
         return Mxfp4Tensor(packed, scale)
 
     def _raw(self, name: str) -> torch.Tensor:
         """The stored tensor on the device; on a CPU a view of the file, not to be kept."""
-        tensor = self.shards.read(name).to(self.device)
+        tensor = self.shards.read(name)
+        if self.staging is not None:
+            tensor = self.staging.upload(tensor)
         self.done_bytes += self.specs[name].nbytes
         if self.progress is not None:
             self.progress(self.done_bytes, self.total_bytes)
@@ -142,15 +155,26 @@ class Reader:
 
     def _refuse_nan(self, name: str, data: torch.Tensor, nan: int) -> None:
         """data: uint8 without a sign. nan: the byte that means NaN, the largest there can be."""
-        if int(data.max()) < nan:
+        self.checks.append((name, data.max(), nan))
+
+    def _settle(self) -> None:
+        """Judge what _refuse_nan noted, all at once: on a GPU each look would wait for its copy."""
+        checks, self.checks = self.checks, []
+        if not checks:
             return
-        index = tuple(int(i) for i in (data == nan).nonzero()[0])
-        raise NumericsError(
-            f"tensor {self.shards.label(name)}: byte 0x{nan:02x} at index {list(index)} is NaN",
-            found=f"{int((data == nan).sum())} NaN bytes of {data.numel()}, sign aside",
-            effect="every token that meets this weight would become NaN",
-            do="download the file again and compare its checksum",
-        )
+        largest = torch.stack([most for _, most, _ in checks]).tolist()
+        for (name, _, nan), most in zip(checks, largest, strict=True):
+            if most < nan:
+                continue
+            raw = self.shards.read(name).view(torch.uint8)
+            bad = (raw if nan == ue8m0.NAN_BYTE else raw & 0x7F) == nan
+            index = tuple(int(i) for i in bad.nonzero()[0])
+            raise NumericsError(
+                f"tensor {self.shards.label(name)}: byte 0x{nan:02x} at index {list(index)} is NaN",
+                found=f"{int(bad.sum())} NaN bytes of {bad.numel()}, sign aside",
+                effect="every token that meets this weight would become NaN",
+                do="download the file again and compare its checksum",
+            )
 
     def _label(self, name: str) -> str:
         return self.shards.label(f"{name}.weight")

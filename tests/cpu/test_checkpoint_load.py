@@ -169,15 +169,16 @@ def test_every_matrix_goes_through_the_prepare_of_the_op_that_reads_it(
     fp8 = "fp8_linear" if numerics == "native" else "linear"
     for layer in w.layers:
         attn, ffn = layer.attn, layer.ffn
-        quantised = [attn.wqa_wkv, attn.wq_b, attn.wo_b, ffn.shared_w13, ffn.shared_w2]
+        quantised = [attn.wqa_wkv, attn.wq_b, attn.wo_b]
         quantised += [attn.indexer.wq_b] if attn.indexer else []
         assert {prepared_by(m) for m in quantised} == {fp8}
-        assert prepared_by(attn.wo_a) == "grouped_linear"
-        assert prepared_by(ffn.gate) == "linear"
+        assert prepared_by(attn.wo_a) == "grouped_project"
+        assert prepared_by(ffn.gate) == "route"
+        assert prepared_by(ffn.shared_w13) == prepared_by(ffn.shared_w2) == "shared_expert"
         assert prepared_by(attn.compress_in) == ("linear" if layer.ratio else None)
         assert prepared_by(ffn.experts) == "experts"
         assert isinstance(ffn.experts.weight, ExpertWeights)
-        assert prepared_by(layer.attn_hyper.fn) == prepared_by(layer.ffn_hyper.fn) == "hyper_mix"
+        assert prepared_by(layer.attn_hyper.fn) == prepared_by(layer.ffn_hyper.fn) == "hyper_enter"
         vectors = (layer.attn_norm, layer.ffn_norm, attn.q_norm, attn.sink, layer.attn_hyper.base)
         assert all(type(v) is torch.Tensor for v in vectors)
     assert prepared_by(w.hyper_head.fn) == "hyper_head"
