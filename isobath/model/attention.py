@@ -20,6 +20,7 @@ from isobath.numerics.fp8 import Fp8Tensor
 
 def attention(
     x: torch.Tensor,
+    quantized: Fp8Tensor | torch.Tensor,
     ratio: int,
     w: AttentionWeights,
     config: ModelConfig,
@@ -27,19 +28,18 @@ def attention(
     cache: LayerCache,
     batch: Batch,
 ) -> torch.Tensor:
-    """x: [T, D], normed block input. Returns [T, D]. Writes this step's rows into `cache`."""
-    ops, eps = project.ops, config.rms_norm_eps
+    """x: [T, D], normed block input, and `quantized` as FP8 matrices take it. Returns [T, D].
+    Writes this step's rows into `cache`."""
+    ops, eps, dialect = project.ops, config.rms_norm_eps, project.dialect
     cos_sin = batch.cos_sin_compressed if ratio else batch.cos_sin_window
-    low, kv = project(project.quantize(x), w.wqa_wkv).split(
-        [config.q_lora_rank, config.head_dim], 1
+    qa_kv, slots = project(quantized, w.wqa_wkv), batch.window_slots
+    latent = ops.latent_insert(
+        qa_kv, w.q_norm, w.kv_norm, cos_sin, cache.window, slots, dialect=dialect, eps=eps
     )
-    latent = project.quantize(ops.rms_norm(low, w.q_norm, eps=eps))
     q = project(latent, w.wq_b).view(-1, config.num_attention_heads, config.head_dim)
-    q = ops.query_norm_rope(q, cos_sin, eps=eps)
-    ops.window_insert(kv, w.kv_norm, cos_sin, cache.window, batch.window_slots, eps=eps)
     plan = batch.plans.get(ratio)
     selected = compress(x, latent, w, config, project, cache, batch, plan) if plan else None
-    o = ops.sparse_attention(
+    o = ops.attend(
         q,
         cache.window,
         cache.compressor.entries if cache.compressor else None,
@@ -52,11 +52,12 @@ def attention(
         selected=selected,
         scale=config.head_dim**-0.5,
         single=batch.single,
+        eps=eps,
     )
     if not batch.single:
         copy_rows(cache.window, batch.commit_from, batch.commit_to)
-    o = ops.grouped_linear(o.reshape(len(o), config.o_groups, -1), w.wo_a)
-    return project(project.quantize(o), w.wo_b)
+    o = ops.grouped_project(o.view(len(o), config.o_groups, -1), w.wo_a, dialect=dialect)
+    return project(o, w.wo_b)
 
 
 def compress(

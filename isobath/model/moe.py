@@ -9,30 +9,31 @@ from __future__ import annotations
 import torch
 
 from isobath.config import ModelConfig
-from isobath.model.project import Projector
 from isobath.model.weights import MoeWeights
+from isobath.numerics.fp8 import Fp8Tensor
+from isobath.ops.table import OpTable
 
 
 def moe(
     x: torch.Tensor,
+    quantized: Fp8Tensor | torch.Tensor,
     token_ids: torch.Tensor,
     w: MoeWeights,
     config: ModelConfig,
-    project: Projector,
+    ops: OpTable,
 ) -> torch.Tensor:
-    """x: [T, D], normed block input. token_ids: int64 [T]. Returns [T, D] in x.dtype."""
-    ops, limit = project.ops, config.swiglu_limit
-    experts, weights = ops.router(
-        ops.linear(x, w.gate),
+    """x: [T, D], normed block input, and `quantized` as the experts take it. token_ids: int64 [T],
+    -1 for padding. Returns [T, D] in x.dtype."""
+    limit = config.swiglu_limit
+    experts, weights = ops.route(
+        x,
+        w.gate,
+        token_ids,
         bias=w.bias,
         table=w.table,
-        token_ids=None if w.table is None else token_ids,
         k=config.num_experts_per_tok,
         scale=config.routed_scaling_factor,
     )
-    quantized = project.quantize(x)
-    gate, up = project(quantized, w.shared_w13).chunk(2, dim=1)
-    hidden = ops.swiglu(gate, up, limit=limit)
-    shared = project(project.quantize(hidden), w.shared_w2)
+    shared = ops.shared_expert(quantized, w.shared_w13, w.shared_w2, limit=limit)
     y: torch.Tensor = ops.experts(quantized, experts, weights, w.experts, shared, limit=limit)
     return y

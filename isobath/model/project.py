@@ -1,7 +1,8 @@
 """The one place where numerics modes differ: how a matrix meets an activation.
 
-Native: the activation is quantised to FP8 and multiplied by an FP8 matrix. Exact: nothing is
-quantised, matrices are float32. Which one holds is decided when the weights are loaded, never here.
+Native: the activation is quantised to FP8, by the op that computes it, and multiplied by an FP8
+matrix. Exact: nothing is quantised, matrices are float32. Which one holds is decided when the
+weights are loaded, never here.
 """
 
 from __future__ import annotations
@@ -24,15 +25,9 @@ class Projector:
     dialect: Dialect | None
     dtype: torch.dtype
 
-    def quantize(self, x: torch.Tensor) -> Fp8Tensor | torch.Tensor:
-        """x [T, K] as the quantised matrices take it; quantise once what several of them share."""
-        if self.dialect is None:
-            return x
-        quantized: Fp8Tensor = self.ops.quantize_act(x, self.dialect)
-        return quantized
-
     def __call__(self, x: Fp8Tensor | torch.Tensor, weight: Matrix) -> torch.Tensor:
-        """x from quantize() times a matrix that is FP8 in native numerics -> [T, N] in `dtype`."""
+        """x, quantised if `dialect` says so, times a matrix that is FP8 in native numerics ->
+        [T, N] in `dtype`."""
         op = self.ops.fp8_linear if isinstance(x, Fp8Tensor) else self.ops.linear
         product: torch.Tensor = op(x, weight)
         return product

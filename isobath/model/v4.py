@@ -7,10 +7,13 @@ but what lies in the caches. Prefill in any chunks and decode are this one funct
     each layer, for block in (attention, experts):
         pre, post, comb = mix(streams);  x = norm(sum pre · stream)
         streams = post · block(x) + comb · streams
+    (one op from a block's output to the next one's input: hyper_enter)
     head: streams -> one -> norm -> logits
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 
@@ -20,7 +23,7 @@ from isobath.model.attention import attention
 from isobath.model.batch import Batch
 from isobath.model.moe import moe
 from isobath.model.project import projector
-from isobath.model.weights import HyperWeights, ModelWeights
+from isobath.model.weights import ModelWeights
 from isobath.ops.table import OpTable
 
 
@@ -36,35 +39,24 @@ def forward(
     pool.tags.expect(wanted, reader="forward")
     project = projector(ops, weights)
     streams = ops.embed(batch.token_ids, weights.embed, copies=config.hc_mult)
-    for layer, cache in zip(weights.layers, pool.layers, strict=True):
-        x, post, comb = enter(streams, layer.attn_hyper, layer.attn_norm, config, ops)
-        y = attention(x, layer.ratio, layer.attn, config, project, cache, batch)
-        streams = ops.hyper_expand(y, streams, post, comb)
-        x, post, comb = enter(streams, layer.ffn_hyper, layer.ffn_norm, config, ops)
-        y = moe(x, batch.token_ids, layer.ffn, config, project)
-        streams = ops.hyper_expand(y, streams, post, comb)
-    return head(streams[batch.logits_rows], weights, config, ops)
-
-
-def enter(
-    streams: torch.Tensor,
-    hyper: HyperWeights,
-    norm: torch.Tensor,
-    config: ModelConfig,
-    ops: OpTable,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A block's normed input [T, D], and the coefficients post [T, S] and comb [T, S, S] that its
-    output returns to the streams [T, S, D] with."""
-    pre, post, comb = ops.hyper_mix(
-        streams,
-        hyper.fn,
-        hyper.base,
-        hyper.scale,
+    enter = partial(
+        ops.hyper_enter,
+        dialect=project.dialect,
         iters=config.hc_sinkhorn_iters,
         eps=config.hc_eps,
         norm_eps=config.rms_norm_eps,
     )
-    return ops.hyper_collapse(streams, pre, norm, eps=config.rms_norm_eps), post, comb
+    y, post, comb = None, None, None
+    for layer, cache in zip(weights.layers, pool.layers, strict=True):
+        mix = layer.attn_hyper
+        at = enter(y, streams, post, comb, mix.fn, mix.base, mix.scale, layer.attn_norm)
+        y = attention(at.x, at.quantized, layer.ratio, layer.attn, config, project, cache, batch)
+        mix = layer.ffn_hyper
+        at = enter(y, at.streams, at.post, at.comb, mix.fn, mix.base, mix.scale, layer.ffn_norm)
+        y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops)
+        streams, post, comb = at.streams, at.post, at.comb
+    streams = ops.hyper_expand(y, streams, post, comb)
+    return head(streams[batch.logits_rows], weights, config, ops)
 
 
 def head(

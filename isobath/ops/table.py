@@ -14,12 +14,16 @@ from isobath.errors import ConfigError
 from isobath.ops.contract import Backend, Op
 
 PARTS: tuple[str, ...] = (
-    "attend",
-    "grouped_project",
-    "shared_expert",
-    "hyper_enter",
-    "latent_insert",
-    "route",
+    "hyper_mix",
+    "hyper_collapse",
+    "quantize_act",
+    "rms_norm",
+    "window_insert",
+    "query_norm_rope",
+    "sparse_attention",
+    "grouped_linear",
+    "router",
+    "swiglu",
 )
 """Ops with contract, reference and cases that the model does not call: parts of fused ones."""
 
@@ -31,24 +35,20 @@ class OpTable:
 
     decode_metadata: Backend
     embed: Backend
-    hyper_mix: Backend
-    hyper_collapse: Backend
-    quantize_act: Backend
+    hyper_enter: Backend
     fp8_linear: Backend
     linear: Backend
-    rms_norm: Backend
-    query_norm_rope: Backend
-    window_insert: Backend
+    latent_insert: Backend
     compress_insert: Backend
     index_query: Backend
     index_logits: Backend
     index_topk: Backend
-    sparse_attention: Backend
-    grouped_linear: Backend
-    hyper_expand: Backend
-    router: Backend
+    attend: Backend
+    grouped_project: Backend
+    route: Backend
+    shared_expert: Backend
     experts: Backend
-    swiglu: Backend
+    hyper_expand: Backend
     hyper_head: Backend
 
     def __iter__(self) -> Iterator[Backend]:
