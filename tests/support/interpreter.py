@@ -5,9 +5,9 @@
 prints one JSON line a case and dialect: what ops/measure.py found. A process of its own, because
 the interpreter is chosen when triton is first imported, for good. `judged` starts it.
 
-Faults of Triton 3.6's interpreter that verdicts have to live with: float32 to bf16 truncates, and
-FNUZ subnormals and the byte 0x80 are converted wrongly. With NumPy 2.4 it cannot read a loop bound
-from a tensor at all; `repair` mends that.
+Triton 3.6's interpreter truncates float32 to bf16, converts FNUZ subnormals and the byte 0x80
+wrongly or not at all, multiplies the bit patterns of bf16 matrices as integers and, with NumPy 2.4,
+cannot read a loop bound from a tensor. `repair` mends these, with torch's conversions.
 """
 
 from __future__ import annotations
@@ -35,16 +35,58 @@ def judged(op: str, cases: tuple[str, ...], dialect: str = "") -> Iterator[dict[
 
 
 def repair() -> None:
-    """Let the interpreter turn its one-element arrays into integers, as NumPy before 2.4 did."""
+    """Mend the interpreter of this process; see the module's docstring."""
+    import numpy as np
+    import torch
     from triton.runtime import interpreter
 
-    patch = interpreter._patch_lang_tensor
+    dtypes = {
+        "fp8e4nv": torch.float8_e4m3fn,
+        "fp8e4b8": torch.float8_e4m3fnuz,
+        "bf16": torch.bfloat16,
+        "fp16": torch.float16,
+        "fp32": torch.float32,
+    }
+    patch, convert = interpreter._patch_lang_tensor, interpreter._convert_float
+    dot, patch_core = interpreter.InterpreterBuilder.create_dot, interpreter._patch_lang_core
 
     def repaired(tensor: Any, scope: Any) -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    def with_fnuz(lang: Any, scope: Any) -> None:
+        patch_core(lang, scope)
+        to_ir = lang.dtype.to_ir
+        scope.set_attr(
+            lang.dtype,
+            "to_ir",
+            lambda self, builder: (
+                builder.get_fp8e4b8_ty() if self.name == "fp8e4b8" else to_ir(self, builder)
+            ),
+        )
+
+    def converted(data: Any, source: Any, target: Any, rounding: Any) -> Any:
+        known = source.name in dtypes and target.name in dtypes
+        if not known or (rounding is not None and rounding.name == "RTZ"):
+            return convert(data, source, target, rounding)
+        raw = torch.from_numpy(np.ascontiguousarray(data).view(np.uint8).copy())
+        value = raw.view(dtypes[source.name]).to(torch.float32).to(dtypes[target.name])
+        unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32}[value.element_size()]
+        return value.view(torch.uint8).numpy().view(unsigned).reshape(np.shape(data))
+
+    def widened(handle: Any) -> Any:
+        if handle.dtype.scalar.name not in ("bf16", "fp8e4nv", "fp8e4b8"):
+            return handle
+        data = converted(handle.data, handle.dtype.scalar, interpreter.tl.float32, None)
+        return interpreter.TensorHandle(data.view(np.float32), interpreter.tl.float32)
+
+    def widened_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return dot(self, widened(a), widened(b), *rest)
+
     interpreter._patch_lang_tensor = repaired
+    interpreter._patch_lang_core = with_fnuz
+    interpreter._convert_float = converted
+    interpreter.InterpreterBuilder.create_dot = widened_dot
 
 
 def main(name: str, cases: str, dialect: str) -> None:
