@@ -8,6 +8,7 @@ IsobathError (shown in its four parts; --debug shows the traceback too), 2 wrong
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -211,6 +212,7 @@ def version() -> None:
 
 def _complete(llm: LLM, prompt: str, params: SamplingParams, *, as_json: bool) -> None:
     """Stream the prompt and its completion to stdout, or print one JSON object at the end."""
+    _ = llm.engine  # says what it holds before the text begins
     start = time.perf_counter()
     if not as_json:
         print(prompt, end="", flush=True)
@@ -294,6 +296,9 @@ def _show_inspection(found: Inspection) -> None:
 
 def main() -> None:
     """Entry point of the `isobath` command."""
+    log, to_stderr = logging.getLogger("isobath"), logging.StreamHandler(sys.stderr)
+    log.addHandler(to_stderr)
+    log.setLevel(logging.INFO)
     try:
         app(prog_name="isobath")
     except IsobathError as error:
@@ -301,6 +306,8 @@ def main() -> None:
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    finally:
+        log.removeHandler(to_stderr)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,43 @@
-"""Configuration records. ModelConfig is a checkpoint's config.json, checked and in our words.
+"""Configuration records, and the only reader of the environment.
 
-Parsing and the refusals live in model/revision.py; here are only values that have already been
-found to make sense.
+ModelConfig is a checkpoint's config.json, checked and in our words: parsing and the refusals live
+in model/revision.py; here are only values that have already been found to make sense. EngineConfig
+may say "auto"; engine/capacity.py decides.
+
+The environment holds diagnostics only, and these are all; an explicit argument goes before it:
+
+    variable         values              meaning
+    ISOBATH_CHECK    off, idle, step     when the engine audits its pages and slots (default off)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
 
 from isobath.errors import ConfigError
+
+VARIABLES = ("ISOBATH_CHECK",)
+CHECKS = ("off", "idle", "step")
+Auto = Literal["auto"]
+
+
+def variable(name: str, default: str) -> str:
+    """An ISOBATH_* variable of VARIABLES. Raises ConfigError when one is set that does not exist:
+    a diagnostic that is misspelled would silently diagnose nothing."""
+    assert name in VARIABLES, name
+    for other in os.environ:
+        if other.startswith("ISOBATH_") and other not in VARIABLES:
+            near = get_close_matches(other, VARIABLES, 1, 0)[0]
+            raise ConfigError(
+                f"the environment sets {other}",
+                found="isobath reads " + ", ".join(VARIABLES),
+                effect="it would be ignored",
+                do=f"unset it; perhaps {near} was meant",
+            )
+    return os.environ.get(name, default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +96,25 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How much an engine takes on at once.
+    """How much an engine takes on at once, and how it is watched.
 
     max_batched_tokens: most tokens of one step. max_num_seqs: most sequences running. num_pages: of
-    the cache, PAGE_TOKENS tokens each. num_snapshots: states kept for the prefix cache.
-    prefix_caching: whether prompts may start from cached blocks. check: assert after every step
-    that every page and slot is free or owned.
+    the cache, PAGE_TOKENS tokens each; "auto": as many as the memory holds. num_snapshots: states
+    kept for the prefix cache; "auto": half of max_num_seqs. prefix_caching: whether prompts may
+    start from cached blocks. gpu_memory_utilization: share of a GPU's memory that weights and
+    caches may fill; the rest is for activations. cache_bytes: all that the caches may take, instead
+    of that share; "auto" on a CPU: see engine/capacity.py. check: assert that every page and slot
+    is free or owned "off": never, "idle": when nothing is left to do, or "step": after every step.
     """
 
     max_batched_tokens: int = 512
     max_num_seqs: int = 64
-    num_pages: int = 1024
-    num_snapshots: int = 32
+    num_pages: int | Auto = "auto"
+    num_snapshots: int | Auto = "auto"
     prefix_caching: bool = True
-    check: bool = False
+    gpu_memory_utilization: float = 0.92
+    cache_bytes: int | Auto = "auto"
+    check: str = field(default_factory=lambda: variable("ISOBATH_CHECK", "off"))
 
     def __post_init__(self) -> None:
         if self.max_batched_tokens < self.max_num_seqs:
@@ -90,6 +124,14 @@ class EngineConfig:
                 effect="running sequences would wait for a place in the step",
                 do="raise max_batched_tokens or lower max_num_seqs",
             )
-        for name in ("max_batched_tokens", "max_num_seqs", "num_pages"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be positive", found=str(getattr(self, name)))
+        least = {"max_batched_tokens": 1, "max_num_seqs": 1, "num_pages": 1, "num_snapshots": 0}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value != "auto" and value < smallest:
+                what = "be positive" if smallest else "not be negative"
+                raise ConfigError(f"{name} must {what}", found=str(value))
+        if not 0 < self.gpu_memory_utilization <= 1:
+            found = str(self.gpu_memory_utilization)
+            raise ConfigError("gpu_memory_utilization must lie in (0, 1]", found=found)
+        if self.check not in CHECKS:
+            raise ConfigError(f"check={self.check!r}", found="known: " + ", ".join(CHECKS))

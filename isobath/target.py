@@ -53,7 +53,7 @@ def detect(device: str = "auto", dialect: str = "auto") -> Target:
     _one_of("device", device, ("auto", "gpu", "cpu"))
     present = torch.cuda.is_available()
     if device == "cpu" or (device == "auto" and not present):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        _, memory = device_memory(torch.device("cpu"))
         return _target(platform.machine(), "cpu", memory, "cpu", dialect)
     if not present:
         raise ConfigError(
@@ -66,6 +66,15 @@ def detect(device: str = "auto", dialect: str = "auto") -> Target:
     hip = torch.version.hip is not None
     arch = str(facts.gcnArchName) if hip else f"sm_{facts.major}{facts.minor}"
     return _target(facts.name, arch, facts.total_memory, "rocm" if hip else "cuda", dialect)
+
+
+def device_memory(device: torch.device) -> tuple[int, int]:
+    """(free, all) bytes of memory now: of a GPU, or of the machine for a CPU."""
+    if device.type == "cpu":
+        page = os.sysconf("SC_PAGE_SIZE")
+        return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total)
 
 
 def dialect_of_arch(arch: str) -> Dialect:

@@ -176,7 +176,36 @@ def _copy_ring(rows: torch.Tensor, size: int, source: int, target: int) -> None:
 
 def page_bytes(config: ModelConfig, *, plain: bool) -> int:
     """Bytes that one page takes in all layers together."""
-    kv = kv_row(config.head_dim, config.qk_rope_head_dim, plain=plain).row_bytes
-    index = index_row(config.index_head_dim, plain=plain).row_bytes
+    kv, index = _row_bytes(config, plain=plain)
     ratios = config.compress_ratios
     return sum(PAGE_TOKENS // r * (kv + (index if r == 4 else 0)) for r in ratios if r)
+
+
+def snapshot_bytes(config: ModelConfig, *, plain: bool) -> int:
+    """Bytes that one snapshot takes in all layers together: window rings and ratio-4 rings."""
+    kv, _ = _row_bytes(config, plain=plain)
+    window = len(config.compress_ratios) * config.sliding_window * kv
+    return window + config.compress_ratios.count(4) * _ring_bytes(config, 4)
+
+
+def slot_bytes(config: ModelConfig, *, plain: bool) -> int:
+    """Bytes that one sequence's slot takes: what a snapshot keeps, and the ratio-128 rings."""
+    rings = config.compress_ratios.count(128) * _ring_bytes(config, 128)
+    return snapshot_bytes(config, plain=plain) + rings
+
+
+def staging_bytes(config: ModelConfig, *, plain: bool) -> int:
+    """Bytes that one token of the largest step takes: a window row a layer."""
+    return len(config.compress_ratios) * _row_bytes(config, plain=plain)[0]
+
+
+def _row_bytes(config: ModelConfig, *, plain: bool) -> tuple[int, int]:
+    """(main row, indexer row)."""
+    kv = kv_row(config.head_dim, config.qk_rope_head_dim, plain=plain)
+    return kv.row_bytes, index_row(config.index_head_dim, plain=plain).row_bytes
+
+
+def _ring_bytes(config: ModelConfig, ratio: int) -> int:
+    """A layer's compressor rings of one slot, the indexer's included: fp32 k and gate."""
+    channels = 2 * (config.head_dim + config.index_head_dim) if ratio == 4 else config.head_dim
+    return ring_rows(ratio) * 2 * channels * 4

@@ -166,18 +166,17 @@ class AsyncLLM:
         output = outputs.get(event.index)
         if output is None:
             return None
-        whole: Completion | None = None
         if isinstance(event, Finished):
             del outputs[event.index]
             rest = output.finish()
             whole = output.completion(event.reason, event.cached_tokens)
             return Piece(event.index, rest, completion=whole)
+        if output.stopped:
+            return None
         text, stopped = output.add(event)
         if stopped:
-            del outputs[event.index]
-            self.process.abort(event.request_id, event.index)
-            whole = output.completion("stop", 0)
-        return Piece(event.index, text, (event.token_id,), _logprobs(event), whole)
+            self.process.abort(event.request_id, event.index)  # its Finished will come
+        return Piece(event.index, text, (event.token_id,), _logprobs(event))
 
     def _deliver(self, events: list[Event]) -> None:
         """On the reader thread: put events where they belong, and wake each loop once."""

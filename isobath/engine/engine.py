@@ -17,9 +17,10 @@ from itertools import count
 import torch
 
 from isobath.cache.pages import PageAllocator, SlotAllocator
-from isobath.cache.pool import PAGE_TOKENS, allocate_pool, copy_slot
+from isobath.cache.pool import allocate_pool, copy_slot
 from isobath.cache.prefix import PrefixCache
 from isobath.config import EngineConfig, ModelConfig
+from isobath.engine.capacity import resolve
 from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Sequence, Token
 from isobath.engine.sampling import Choice, Sampler, logprobs
 from isobath.engine.scheduler import Scheduled, Scheduler, Step
@@ -31,7 +32,8 @@ from isobath.ops.table import OpTable
 
 
 class Engine:
-    """A loaded model that serves requests: owns the pool, its pages, slots and prefixes."""
+    """A loaded model that serves requests: owns the pool, its pages, slots and prefixes. capacity:
+    what they hold, decided from `options` before anything is allocated, and logged."""
 
     def __init__(
         self,
@@ -42,19 +44,22 @@ class Engine:
         options: EngineConfig,
     ) -> None:
         self.config, self.weights, self.ops, self.options = config, weights, ops, options
-        slots, snapshots = options.max_num_seqs + 1, options.num_snapshots
+        plain = weights.dtype == torch.float32
+        self.capacity = resolve(config, options, plain=plain, device=device)
+        slots, snapshots = options.max_num_seqs + 1, self.capacity.num_snapshots
+        pages = self.capacity.num_pages + 1
         self.pool = allocate_pool(
             config,
             slots=slots,
             snapshots=snapshots,
-            pages=options.num_pages + 1,
+            pages=pages,
             staging=options.max_batched_tokens,
             dialect=weights.dialect,
-            plain=weights.dtype == torch.float32,
+            plain=plain,
             device=device,
             revision=weights.revision,
         )
-        self.pages = PageAllocator(options.num_pages + 1)
+        self.pages = PageAllocator(pages)
         self.slots = SlotAllocator(1, options.max_num_seqs)
         self.snapshots = SlotAllocator(slots, snapshots)
         self.prefixes = (
@@ -71,6 +76,7 @@ class Engine:
         self._builder = BatchBuilder(config, self.pool, device)
         self._order = count()
         self._events: deque[Event] = deque()
+        self.capacity.announce()
 
     @property
     def busy(self) -> bool:
@@ -81,7 +87,7 @@ class Engine:
         """Queue a request. One that could never run is answered by a Failed event."""
         tokens = len(request.token_ids) + request.params.max_tokens
         if not self.scheduler.fits(tokens):
-            room = self.options.num_pages * PAGE_TOKENS
+            room = self.capacity.tokens
             text = f"{tokens} tokens with the completion, and the cache holds {room}"
             self._events.append(Failed(request.id, text))
             return
@@ -101,7 +107,8 @@ class Engine:
                 self._run(step)
             except Exception as error:
                 self._fail(step, error)
-        if self.options.check:
+        idle = not (self.scheduler.running or self.scheduler.waiting)
+        if self.options.check == "step" or (self.options.check == "idle" and idle):
             self.check()
         events = list(self._events)
         self._events.clear()

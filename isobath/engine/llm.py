@@ -194,12 +194,10 @@ class LLM:
             rest = output.finish()
             yield key[0], rest, output.completion(event.reason, event.cached_tokens)
             return
-        piece, stopped = output.add(event)
-        if stopped:
-            del outputs[key]
-            self.engine.abort(*key)
-            yield key[0], piece, output.completion("stop", 0)
-        else:
+        if not output.stopped:
+            piece, stopped = output.add(event)
+            if stopped:
+                self.engine.abort(*key)  # whose Finished is told with the next step
             yield key[0], piece, None
 
     def _checked(self, token_ids: Sequence[int], new_tokens: int) -> list[int]:

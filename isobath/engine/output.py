@@ -36,7 +36,8 @@ class Completion:
 
 
 class Output:
-    """A completion on its way. text: None leaves tokens as they are."""
+    """A completion on its way. text: None leaves tokens as they are. stopped: a stop text was met,
+    so later tokens, which the engine made before it heard of that, do not belong to it."""
 
     def __init__(self, prompt: list[int], index: int, params: SamplingParams, text: Text | None):
         self.prompt, self.index, self._stops = prompt, index, params.stop
@@ -44,10 +45,12 @@ class Output:
         self.logprobs: list[tuple[float, Top]] = []
         self.prompt_logprobs: list[tuple[float, Top]] = []
         self._pieces = Detokenizer(text) if text else None
-        self._text, self._held = "", ""
+        self._text, self._held, self.stopped = "", "", False
 
     def add(self, token: Token) -> tuple[str, bool]:
-        """Take one token: (text that has become certain, whether a stop text was met)."""
+        """Take one token: (text that has become certain, whether a stop text was met). The caller
+        then ends the completion, and calls completion() when it has ended."""
+        assert not self.stopped
         self.token_ids.append(token.token_id)
         if token.logprob is not None:
             self.logprobs.append((token.logprob, token.top))
@@ -63,12 +66,13 @@ class Output:
         return rest
 
     def completion(self, reason: str, cached_tokens: int) -> Completion:
-        """The finished completion; call finish() first."""
+        """The finished completion; call finish() first. reason: the engine's, which a stop text
+        overrules."""
         return Completion(
             self._text,
             self.token_ids,
             self.prompt,
-            reason,
+            "stop" if self.stopped else reason,
             self.index,
             self.logprobs,
             self.prompt_logprobs,
@@ -77,7 +81,7 @@ class Output:
 
     def stop(self) -> None:
         """Drop what is held back: it belongs to the stop text."""
-        self._held, self._pieces = "", None
+        self._held, self._pieces, self.stopped = "", None, True
 
     def _take(self, piece: str) -> tuple[str, bool]:
         held = self._held + piece

@@ -85,7 +85,9 @@ def test_generate_prints_text_to_stdout_and_speed_to_stderr(run: Run, model: str
     facts = json.loads(run("generate", *args, "--json").out)
     assert got.code == 0
     assert got.out == "import" + facts["text"] + "\n"
-    assert got.err.startswith("9 tokens in ") and "tokens/s (native, OCP, length)" in got.err
+    size, basis, speed = got.err.splitlines()
+    assert size.startswith("GPU KV cache size: ") and basis.startswith("caches: ")
+    assert speed.startswith("9 tokens in ") and speed.endswith("tokens/s (native, OCP, length)")
     assert len(facts["token_ids"]) == 9 and facts["finish_reason"] == "length"
 
 

@@ -24,7 +24,7 @@ from isobath.engine.sampling import SamplingParams
 from tests.support.checkpoints import random_checkpoint
 
 VOCAB = 151
-OPTIONS = EngineConfig(max_batched_tokens=64, max_num_seqs=2, num_pages=800, check=True)
+OPTIONS = EngineConfig(max_batched_tokens=64, max_num_seqs=2, num_pages=800, check="step")
 ENDLESS = SamplingParams(max_tokens=100_000, ignore_eos=True)
 """Minutes of work at any speed a CPU can reach: whoever waits for its end runs into LIMIT_S."""
 SHORT = SamplingParams(max_tokens=6, ignore_eos=True)
@@ -108,6 +108,26 @@ def test_a_stop_text_ends_a_generation_and_is_not_part_of_it(llm: AsyncLLM) -> N
 
     whole, cut = run(main())
     assert cut.finish_reason == "stop" and len(cut.token_ids) < len(whole.token_ids)
+
+
+def test_a_completion_that_a_stop_text_ended_says_what_was_cached(
+    folder: Path, llm: AsyncLLM
+) -> None:
+    here = LLM(folder, max_batched_tokens=64, engine=OPTIONS)
+    ids = prompt(7, 150)
+    [whole] = here.generate([ids], SamplingParams(max_tokens=24, ignore_eos=True))
+    assert whole.cached_tokens == 0
+    stop = whole.text[len(whole.text) // 2 :][:3]
+    params = SamplingParams(**fields(ENDLESS, stop=(stop,)))
+
+    async def twice() -> list[Completion]:
+        return [(await complete(llm, ids, params))[0] for _ in range(2)]
+
+    [again] = here.generate([ids], params)
+    first, second = run(twice())
+    assert [again.cached_tokens, first.cached_tokens, second.cached_tokens] == [128, 0, 128]
+    assert {c.finish_reason for c in (again, first, second)} == {"stop"}
+    assert first.text == second.text == again.text == whole.text[: whole.text.find(stop)]
 
 
 def fields(params: SamplingParams, **changed: Any) -> dict[str, Any]:
