@@ -61,7 +61,8 @@ class Pages:
     """Where the compressed entries of each sequence are: entry j of sequence s is row
     table[s, j // page_rows] * page_rows + j % page_rows of the cache.
 
-    table: int64 [S, P] page numbers. page_rows: rows of one page. Page 0 holds the null row.
+    table: int64 [S, P] page numbers, lines of which may be apart (take stride(0)). page_rows: rows
+    of one page. Page 0 holds the null row.
     """
 
     table: torch.Tensor

@@ -1,8 +1,9 @@
 """Batch: everything a forward pass needs to know besides weights, caches and numbers.
 
-Built on the host once a step from integers the host already knows (slots, positions, pages), then
-shared by all layers. Nothing in it is read back: the forward pass is a function of these tensors.
-Row numbers follow cache/pool.py.
+Built once a step from integers the host already knows (slots, positions, pages), then shared by all
+layers. Nothing in it is read back: the forward pass is a function of these tensors. Here is what
+lays out any step, on the host; decode steps are laid out on the device by engine/metadata.py. Row
+numbers follow cache/pool.py.
 """
 
 from __future__ import annotations
@@ -55,13 +56,14 @@ class CompressPlan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step. All index tensors are int64; T tokens, neighbours of one sequence in order.
+    """One step. All index tensors are int64; T tokens, neighbours of one sequence in order. A
+    padding lane has token id, slots and rows -1, sequence 0 and nothing visible.
 
     token_ids, positions, sequence: [T]. window_slots: [T], cache row each token's key is written
     to. window_rows: [T, window], rows it attends, oldest first, -1 absent. commit_from, commit_to:
     staging rows to copy into rings afterwards. cos_sin_window: float32 [T, R] for ratio-0 layers,
     cos_sin_compressed for the others. plans: by ratio. logits_rows: [L] tokens whose logits are
-    wanted. single: every sequence has one token in this step (decode).
+    wanted, None for all. single: every sequence has one token in this step (decode).
     """
 
     token_ids: torch.Tensor
@@ -74,7 +76,7 @@ class Batch:
     cos_sin_window: torch.Tensor
     cos_sin_compressed: torch.Tensor
     plans: dict[int, CompressPlan]
-    logits_rows: torch.Tensor
+    logits_rows: torch.Tensor | None
     single: bool
 
 

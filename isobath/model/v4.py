@@ -56,7 +56,9 @@ def forward(
         y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops)
         streams, post, comb = at.streams, at.post, at.comb
     streams = ops.hyper_expand(y, streams, post, comb)
-    return head(streams[batch.logits_rows], weights, config, ops)
+    if batch.logits_rows is not None:
+        streams = streams[batch.logits_rows]
+    return head(streams, weights, config, ops)
 
 
 def head(
