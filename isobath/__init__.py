@@ -1,7 +1,7 @@
 """isobath: DeepSeek-V4 inference that gives the same answer in every FP8 dialect.
 
-The whole public API: LLM, AsyncLLM and SamplingParams, and the errors. Importing isobath is cheap;
-torch is loaded when one of them is first used.
+The whole public API: LLM, AsyncLLM, SamplingParams and EngineConfig, and the errors. Importing
+isobath is cheap; torch is loaded when a model or a parameter record is first used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from isobath.config import EngineConfig
 from isobath.errors import (
     CheckpointError,
     ConfigError,
@@ -33,6 +34,7 @@ __all__ = [
     "Completion",
     "ConfigError",
     "DialectMismatch",
+    "EngineConfig",
     "EngineDied",
     "IsobathError",
     "LayoutMismatch",
