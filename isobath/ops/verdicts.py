@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 
 from isobath.errors import ConfigError
-from isobath.ops.contract import Op
+from isobath.ops.contract import PROPERTIES, Op
 from isobath.ops.measure import Measurement, Subject
 from isobath.target import Target
 
@@ -96,11 +97,16 @@ def verdict(subject: Subject, measured: Measurement, target: Target) -> Verdict:
 
 
 def source_hash(op: str) -> str:
-    """Hash of the op's folder and of what its kernels share, 12 hex digits: a verdict on other
-    source says nothing about this one."""
-    paths = sorted(PACKAGE.glob(f"ops/{op}/*.py"))
-    paths += [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
-    digest = hashlib.sha256()
+    """Hash of the op's folder, of those it imports (a fused op's parts) and of what all kernels
+    share, 12 hex digits: a verdict on other source says nothing about this one."""
+    paths = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
+    ops, digest = [op], hashlib.sha256()
+    for name in ops:  # grows while it is walked
+        own = sorted(PACKAGE.glob(f"ops/{name}/*.py"))
+        paths += own
+        text = "".join(path.read_text(encoding="utf-8") for path in own)
+        found = dict.fromkeys(re.findall(r"isobath\.ops\.(\w+)", text))
+        ops += [n for n in found if n not in ops and (PACKAGE / "ops" / n).is_dir()]
     for path in paths:
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
@@ -125,7 +131,7 @@ def read(path: Path) -> list[Verdict]:
                 f"read verdicts from {path}, line {number}",
                 found=str(error),
                 effect="a backend would be chosen from half of what was measured",
-                do="delete the line, or measure again with python -m isobath.bench.ops --json",
+                do="delete the line, or measure again with isobath doctor",
             ) from error
     return rows
 
@@ -150,22 +156,26 @@ def write(path: Path, rows: Sequence[Verdict]) -> None:
     fresh.replace(path)
 
 
-def choose(verdicts: Iterable[Verdict], op: Op) -> Choice:
-    """The fastest backend that passes every case on every property in op.must measurable here.
+def choose(verdicts: Iterable[Verdict], op: Op, *, batch_invariant: bool = True) -> Choice:
+    """The fastest backend that is right, deterministic and graph-safe on every case, and
+    batch-invariant too unless `batch_invariant` says that the user does without.
 
-    verdicts: of one architecture; those of other ops and of other source are not counted. A later
-    row replaces an earlier one of the same backend, case and dialect. Faster is the smaller
-    geometric mean over the cases, so that no single case decides; equals follow op.backends.
-    Raises ConfigError when the rows mix architectures and when no backend passes.
+    A property must have been measured by some verdict here to be asked of any, and batch invariance
+    be in op.must. verdicts: of one architecture; those of other ops and of other source are not
+    counted. A later row replaces an earlier one of the same backend, case and dialect. Faster is
+    the smaller geometric mean over the cases, so that no single case decides; equals follow
+    op.backends. Raises ConfigError when the rows mix architectures and when no backend passes.
     """
     own = [v for v in verdicts if v.op == op.name]
     _one_machine(own, op.name)
     current = source_hash(op.name)
     rows = {(v.backend, v.dialect, v.case): v for v in own if v.source == current}
     stale = {v.backend for v in own} - {backend for backend, _, _ in rows}
-    measurable = [p for p in op.must if any(getattr(v, p) is not None for v in rows.values())]
-    dialects = {dialect for _, dialect, _ in rows}
-    wanted = [(dialect, case.name) for dialect in sorted(dialects) for case in op.cases()]
+    asked = [p for p in PROPERTIES if p != "batch_invariant" or (batch_invariant and p in op.must)]
+    measurable = [p for p in asked if any(getattr(v, p) is not None for v in rows.values())]
+    dialects, on_cpu = {dialect for _, dialect, _ in rows}, {v.arch for v in own} == {"cpu"}
+    cases = [case.name for case in op.cases() if not (on_cpu and case.gpu_only)]
+    wanted = [(dialect, case) for dialect in sorted(dialects) for case in cases]
     rejected, passed = {}, {}
     for name in op.backends:
         mine = {key[1:]: v for key, v in rows.items() if key[0] == name}
@@ -180,14 +190,35 @@ def choose(verdicts: Iterable[Verdict], op: Op) -> Choice:
             f"choose a backend for {op.name}",
             found="; ".join(f"{name}: {why}" for name, why in rejected.items()),
             effect="the op would compute something else, or depend on chance or on the batch",
-            do=f"python -m isobath.bench.ops --op {op.name} --json PATH, or bind it by hand",
+            do=f"isobath doctor --op {op.name}, or bind it by hand",
         )
     best = min(passed, key=lambda name: passed[name])
     rejected |= {n: f"slower: {us:.1f} us" for n, us in passed.items() if n != best}
-    unmeasured = [p for p in op.must if p not in measurable]
+    unmeasured = [p for p in asked if p in op.must and p not in measurable]
     reason = f"fastest of {len(passed)} that pass: {passed[best]:.1f} us"
     reason += f"; not measurable here: {', '.join(unmeasured)}" if unmeasured else ""
     return Choice(best, reason, rejected)
+
+
+def failures(row: Verdict, op: Op, *, batch_invariant: bool = True) -> list[str]:
+    """What makes a verdict red: "wrong", or the names of the properties that it lacks."""
+    if not row.agrees:
+        return ["wrong"]
+    asked = {"deterministic", "graph_safe", *op.must}
+    if not batch_invariant:
+        asked.discard("batch_invariant")
+    return [name for name in PROPERTIES if name in asked and getattr(row, name) is False]
+
+
+def of_this_machine(rows: Iterable[Verdict], target: Target) -> list[Verdict]:
+    """The verdicts that still say something here: of this architecture, dialect and versions."""
+    here = (target.arch, torch.__version__, _version("triton"))
+    return [
+        v
+        for v in rows
+        if (v.arch, v.torch, v.triton) == here
+        and (target.kind == "cpu" or v.dialect == target.dialect.name)
+    ]
 
 
 def _reject(

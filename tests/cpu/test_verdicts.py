@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,27 @@ from isobath.numerics.dialect import DIALECTS, OCP
 from isobath.ops.contract import Op
 from isobath.ops.measure import Subject, measure
 from isobath.ops.table import contract
-from isobath.ops.verdicts import Verdict, append, choose, read, source_hash, verdict, write
-from isobath.target import detect
+from isobath.ops.verdicts import (
+    Verdict,
+    append,
+    choose,
+    failures,
+    of_this_machine,
+    read,
+    source_hash,
+    verdict,
+    write,
+)
+from isobath.target import Target, detect
 
 RMS = replace(contract("rms_norm"), backends=("first", "second"))
 CASES = [case.name for case in RMS.cases()]
+
+
+def detect_triton() -> str | None:
+    """The installed triton's version, as rows record it."""
+    found = [d.version for d in metadata.distributions(name="triton")]
+    return found[0] if found else None
 
 
 def row(backend: str, case: str, dialect: str = "ocp", **facts: Any) -> Verdict:
@@ -86,6 +103,36 @@ def test_one_failed_case_rejects_a_faster_backend(facts: dict[str, Any], why: st
 def test_unpromised_property_does_not_reject() -> None:
     op: Op = replace(RMS, must=("deterministic",))
     assert choose(rows("first", batch_invariant=False), op).backend == "first"
+
+
+def test_batch_dependent_backend_wins_only_where_the_user_does_without_invariance() -> None:
+    measured = rows("first") + rows("second", us=1.0, batch_invariant=False)
+    assert choose(measured, RMS).backend == "first"
+    assert choose(measured, RMS, batch_invariant=False).backend == "second"
+
+
+def test_graph_safety_is_asked_of_every_backend_promised_or_not() -> None:
+    op: Op = replace(RMS, must=("deterministic",))
+    measured = rows("first", us=1.0, graph_safe=False) + rows("second", graph_safe=True)
+    choice = choose(measured, op)
+    assert choice.backend == "second" and "graph_safe" in choice.rejected["first"]
+
+
+def test_red_verdicts_name_what_they_lack() -> None:
+    assert failures(row("first", "tall", graph_safe=True), RMS) == []
+    assert failures(row("first", "tall", agrees=False, graph_safe=False), RMS) == ["wrong"]
+    assert failures(row("first", "tall", graph_safe=False), RMS) == ["graph_safe"]
+    dependent = row("first", "tall", batch_invariant=False)
+    assert failures(dependent, RMS) == ["batch_invariant"]
+    assert failures(dependent, RMS, batch_invariant=False) == []
+
+
+def test_verdicts_of_other_versions_or_another_dialect_say_nothing_about_a_gpu() -> None:
+    here = row("first", "one", arch="sm_90", torch=torch.__version__, triton=detect_triton())
+    gpu = Target("a GPU", "sm_90", OCP, 1 << 30, "cuda")
+    others = [replace(here, torch="2.11.0"), replace(here, arch="cpu"), replace(here, triton="0")]
+    others.append(replace(here, dialect="fnuz"))
+    assert of_this_machine([here, *others], gpu) == [here]
 
 
 def test_case_without_a_verdict_rejects() -> None:
