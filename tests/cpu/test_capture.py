@@ -103,7 +103,7 @@ def test_the_isobath_function_that_ran_the_operator_is_named() -> None:
     x = contract("quantize_act").backend("torch")(torch.ones(tokens, width).bfloat16(), OCP)
     prepared = backend.prepare(args["expert_weights"])
     with pytest.raises(CaptureUnsafe) as caught, capture_safe():
-        backend(x, experts, torch.ones(tokens, k), prepared, limit=10.0)
+        backend(x, experts, torch.ones(tokens, k), prepared, None, limit=10.0)
     assert caught.value.asked == "decode: aten.bincount.default may not run in a captured step"
     assert caught.value.found.startswith("called by isobath.ops.experts.torch_kernel._sorted:")
 

@@ -67,5 +67,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("expert_weights",),
     select=select,
+    asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report and inference code, Expert.forward; OCP MX 1.0 for MXFP4",
 )

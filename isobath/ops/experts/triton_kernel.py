@@ -1,0 +1,214 @@
+"""experts on a GPU: sort, gate and up, down, sum; four launches, all grids known from T.
+
+The tile height (tokens a program multiplies) follows the tokens an expert can expect, from T, k and
+E alone, so a captured step keeps it. It changes no result: K is summed in one order at any height.
+
+Forms tried for MXFP4 weights: bf16 registers with the group scale multiplied in (this one), FP8
+registers with the sum scaled at every group, a byte table. A tile's numbers are printed by `plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+
+from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
+from isobath.numerics.mxfp4 import Mxfp4Tensor
+from isobath.ops.experts import ExpertWeights
+from isobath.ops.experts.packing import TILE, Packed, pack, random_packed
+from isobath.ops.experts.tl_dispatch import combine, dispatch
+from isobath.ops.experts.tl_products import down, gate_up
+from isobath.ops.tl_common import fp8_of, pow2, target_of
+from isobath.numerics.dialect import OCP
+
+FIXED_HEIGHT = 64
+"""The tile height of the ablation without dynamic tiles."""
+PLAIN_HEIGHT = 16
+"""The tile height of float32 products, for which no order of sums is known to be kept."""
+HEIGHTS = ((8, 16), (32, 32), (96, 64))
+"""(tokens an expert can expect, at most; tile height); above the last, 128."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Both matrices of all experts. height: the tile height to use whatever the batch, or None."""
+
+    w13: Packed | torch.Tensor
+    w2: Packed | torch.Tensor
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """height: tokens a program. num_warps, num_stages: of both products. num_tiles: programs a
+    block of 128 output columns, enough for any choice of experts."""
+
+    height: int
+    num_warps: int
+    num_stages: int
+    num_tiles: int
+
+
+def prepare(weights: ExpertWeights) -> Prepared:
+    return Prepared(_prepare(weights.w13, paired=True), _prepare(weights.w2, paired=False))
+
+
+def random_prepared(
+    num_experts: int, width: int, inner: int, generator: torch.Generator
+) -> Prepared:
+    """Random MXFP4 weights, built on the generator's device in this backend's form."""
+    lanes = _lanes(torch.empty(0, device=generator.device))
+    return Prepared(
+        random_packed(num_experts, 2 * inner, width, lanes, generator, paired=True),
+        random_packed(num_experts, width, inner, lanes, generator, paired=False),
+    )
+
+
+def plan(tokens: int, k: int, num_experts: int, kind: str, height: int | None = None) -> TilePlan:
+    """Tiles for T tokens of k experts each; kind as in LaunchTarget."""
+    pairs = tokens * k
+    expected = min(tokens, pairs / num_experts)
+    fitting = [h for limit, h in HEIGHTS if expected <= limit]
+    height = height or (fitting[0] if fitting else 128)
+    return TilePlan(
+        height=height,
+        num_warps=4 if height <= 32 else 8,
+        num_stages=2 if kind == "hip" else 3,
+        num_tiles=min(pairs, num_experts + pairs // height),
+    )
+
+
+def experts(
+    x: Fp8Tensor | torch.Tensor,
+    experts: torch.Tensor,
+    weights: torch.Tensor,
+    expert_weights: Prepared,
+    shared: torch.Tensor | None,
+    *,
+    limit: float,
+) -> torch.Tensor:
+    plain = not isinstance(x, Fp8Tensor)
+    source = x if isinstance(x, torch.Tensor) else x.data
+    (tokens, width), k = source.shape, experts.shape[1]
+    out = source.new_empty(tokens, width, dtype=torch.float32 if plain else torch.bfloat16)
+    if not tokens:
+        return out
+    experts, weights = experts.contiguous(), weights.contiguous()
+    num_experts, inner = expert_weights.w2.shape[0], expert_weights.w2.shape[2]
+    kind = target_of(source).kind
+    height = PLAIN_HEIGHT if plain else expert_weights.height
+    tiles = plan(tokens, k, num_experts, kind, height)
+    rows, order, table = _dispatch(x, experts, num_experts, tiles)
+    common = {
+        "BM": tiles.height,
+        "BK": 32 if plain else TILE,
+        "PLAIN": plain,
+        "num_warps": tiles.num_warps,
+        "num_stages": tiles.num_stages,
+    }
+    dialect = x.dialect if isinstance(x, Fp8Tensor) else OCP
+    hidden = rows.new_empty(tokens * k, inner)
+    gate_up[(tiles.num_tiles * (inner // TILE),)](
+        rows,
+        order,
+        table,
+        weights,
+        *_operands(expert_weights.w13),
+        hidden,
+        width,
+        inner,
+        _lift(expert_weights.w13),
+        limit,
+        TOP_K=k,
+        **_forms(expert_weights.w13, kind),
+        **common,
+        **fp8_of(dialect),
+    )
+    products = rows.new_empty(tokens * k, width, dtype=torch.float32)
+    down[(tiles.num_tiles * (width // TILE),)](
+        hidden,
+        order,
+        table,
+        *_operands(expert_weights.w2),
+        products,
+        width,
+        inner,
+        _lift(expert_weights.w2),
+        **_forms(expert_weights.w2, kind),
+        **common,
+    )
+    block = min(1024, pow2(width))
+    combine[(tokens, triton.cdiv(width, block))](
+        products,
+        experts,
+        out if shared is None else shared,
+        out,
+        width,
+        TOP_K=k,
+        BLOCK=block,
+        SHARED=shared is not None,
+        num_warps=4,
+    )
+    return out
+
+
+def _dispatch(
+    x: Fp8Tensor | torch.Tensor, experts: torch.Tensor, num_experts: int, tiles: TilePlan
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(activation rows as the products read them, pairs by expert, tile table)."""
+    pairs = experts.numel()
+    order = experts.new_empty(pairs, dtype=torch.int32)
+    table = experts.new_empty(tiles.num_tiles, 3, dtype=torch.int32)
+    if isinstance(x, Fp8Tensor):
+        codes, scale, dialect = x.data.view(torch.uint8), x.scale, x.dialect
+        rows = codes.new_empty(codes.shape, dtype=torch.bfloat16)
+        decoded = len(codes)
+    else:
+        codes = scale = rows = x
+        dialect, decoded = OCP, 0
+    width = codes.shape[1]
+    dispatch[(num_experts + 1 + decoded,)](
+        experts,
+        order,
+        table,
+        codes,
+        scale,
+        rows,
+        pairs,
+        tiles.num_tiles,
+        width,
+        E=num_experts,
+        BINS=pow2(num_experts + 1),
+        CHUNK=min(2048, max(64, pow2(pairs))),
+        BM=tiles.height,
+        WIDTH=pow2(width),
+        FP8=fp8_of(dialect)["FP8"],
+        GROUP=ACTIVATION_BLOCK[1],
+        num_warps=4,
+    )
+    return rows, order, table
+
+
+def _prepare(weight: Mxfp4Tensor | torch.Tensor, *, paired: bool) -> Packed | torch.Tensor:
+    if isinstance(weight, Mxfp4Tensor):
+        return pack(weight, _lanes(weight.packed), paired=paired)
+    return weight.float().contiguous()
+
+
+def _lanes(tensor: torch.Tensor) -> str:
+    return "mfma" if target_of(tensor).kind == "hip" else "wgmma"
+
+
+def _operands(weight: Packed | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return (weight.words, weight.scale) if isinstance(weight, Packed) else (weight, weight)
+
+
+def _lift(weight: Packed | torch.Tensor) -> float:
+    return weight.lift if isinstance(weight, Packed) else 1.0
+
+
+def _forms(weight: Packed | torch.Tensor, kind: str) -> dict[str, bool]:
+    wgmma = isinstance(weight, Packed) and weight.lanes == "wgmma"
+    return {"WGMMA": wgmma, "NATIVE": kind == "cuda"}
