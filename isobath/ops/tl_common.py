@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from math import frexp
 from typing import Any
 
 import torch
@@ -77,9 +76,9 @@ def pow2(n: int) -> int:
 @triton.constexpr_function
 def limit_exponent(quant_max):
     """Exponent of a dialect's quant_max, whose significand is 1.75 in both."""
-    fraction, exponent = frexp(quant_max)
-    assert fraction == 0.875, quant_max
-    return exponent - 1
+    exponent = int(quant_max).bit_length() - 1
+    assert quant_max == 1.75 * 2**exponent, quant_max
+    return exponent
 
 
 @triton.jit

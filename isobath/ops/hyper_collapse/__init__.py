@@ -31,5 +31,6 @@ OP = Op(
     agree=Relative(2**-7),
     must=("deterministic", "batch_invariant"),
     select=select,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )

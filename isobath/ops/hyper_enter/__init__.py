@@ -80,5 +80,6 @@ OP = Op(
     observe=observe,
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )

@@ -30,5 +30,6 @@ OP = Op(
     agree=Relative(2**-8),  # one bf16 rounding is 2^-9; a different fp32 order may flip it
     must=("deterministic", "batch_invariant"),
     select=select,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )

@@ -46,5 +46,6 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("fn",),
     select=select,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )
