@@ -105,6 +105,7 @@ class EngineConfig:
     caches may fill; the rest is for activations. cache_bytes: all that the caches may take, instead
     of that share; "auto" on a CPU: see engine/capacity.py. check: assert that every page and slot
     is free or owned "off": never, "idle": when nothing is left to do, or "step": after every step.
+    static_metadata: compute decode steps' index tensors on the device; off is for comparison.
     """
 
     max_batched_tokens: int = 512
@@ -115,6 +116,7 @@ class EngineConfig:
     gpu_memory_utilization: float = 0.92
     cache_bytes: int | Auto = "auto"
     check: str = field(default_factory=lambda: variable("ISOBATH_CHECK", "off"))
+    static_metadata: bool = True
 
     def __post_init__(self) -> None:
         if self.max_batched_tokens < self.max_num_seqs:

@@ -84,12 +84,19 @@ def allocate(
 ) -> CacheView:
     """A cache of `rows` rows filled with NaN, so that reading an unwritten row is loud."""
     raw = torch.empty(rows, layout.row_bytes, dtype=torch.uint8, device=device)
+    cache = CacheView(raw, layout, dialect, revision)
+    poison(cache)
+    return cache
+
+
+def poison(cache: CacheView) -> None:
+    """Fill every row with NaN."""
+    raw, layout = cache.bytes, cache.layout
     if layout.plain:
         raw.view(torch.float32).fill_(float("nan"))
     else:
-        raw.fill_(dialect.quiet_nan)
+        raw.fill_(cache.dialect.quiet_nan)
         raw[:, layout.rope_offset :].fill_(0xFF)  # bf16 NaN, UE8M0 NaN and fp32 NaN alike
-    return CacheView(raw, layout, dialect, revision)
 
 
 def write_rows(cache: CacheView, rows: torch.Tensor, values: torch.Tensor) -> None:

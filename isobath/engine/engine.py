@@ -22,11 +22,11 @@ from isobath.cache.prefix import PrefixCache
 from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.capacity import resolve
 from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Sequence, Token
+from isobath.engine.runner import Runner
 from isobath.engine.sampling import Choice, Sampler, logprobs
 from isobath.engine.scheduler import Scheduled, Scheduler, Step
 from isobath.errors import IsobathError
-from isobath.model.batch import BatchBuilder, Chunk
-from isobath.model.v4 import forward
+from isobath.model.batch import Chunk
 from isobath.model.weights import ModelWeights
 from isobath.ops.table import OpTable
 
@@ -73,7 +73,7 @@ class Engine:
             self.prefixes,
             max_batched_tokens=options.max_batched_tokens,
         )
-        self._builder = BatchBuilder(config, self.pool, device)
+        self.runner = Runner(config, weights, ops, self.pool, device, options)
         self._order = count()
         self._events: deque[Event] = deque()
         self.capacity.announce()
@@ -127,17 +127,23 @@ class Engine:
     def _run(self, step: Step) -> None:
         for snapshot, slot in step.restores:
             copy_slot(self.pool, snapshot, slot)
-        batch = self._builder.build([_chunk(s) for s in step.scheduled])
-        logits = forward(self.config, self.weights, self.ops, self.pool, batch)
-        row = 0
-        greedy = logits.argmax(-1).tolist()
+        output = self.runner.run([_chunk(s) for s in step.scheduled])
+        parts: list[tuple[Scheduled, slice, list[int]]] = []
+        rows: list[int] = []
+        begin = 0
         for scheduled in step.scheduled:
-            rows = _logits_count(scheduled)
-            self._advance(scheduled, logits[row : row + rows], greedy[row : row + rows])
-            row += rows
+            first, end = len(rows), begin + _logits_count(scheduled)
+            if _reads_logits(scheduled):
+                rows.extend(range(begin, end))
+            parts.append((scheduled, slice(first, len(rows)), output.greedy[begin:end]))
+            begin = end
+        logits = output.on_host(rows)
+        for scheduled, own, greedy in parts:
+            self._advance(scheduled, logits[own], greedy)
 
     def _advance(self, scheduled: Scheduled, logits: torch.Tensor, greedy: list[int]) -> None:
-        """Account for one sequence's part of a step, and sample if it reached the last token."""
+        """Account for one sequence's part of a step, and sample if it reached the last token.
+        logits: its rows on the CPU, none if _reads_logits() says so."""
         sequence = scheduled.sequence
         key = self.scheduler.commit(scheduled)
         if key is not None and self.prefixes is not None:
@@ -217,3 +223,10 @@ def _logits_count(scheduled: Scheduled) -> int:
     if s.request.params.prompt_logprobs is not None and not s.generated:
         return scheduled.count
     return int(scheduled.samples)
+
+
+def _reads_logits(scheduled: Scheduled) -> bool:
+    """Whether more than the best token of its rows is needed."""
+    s = scheduled.sequence
+    wants_prompt = s.request.params.prompt_logprobs is not None and not s.generated
+    return wants_prompt or (scheduled.samples and not s.sampler.plain)

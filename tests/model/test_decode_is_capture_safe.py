@@ -1,7 +1,8 @@
 """A decode step reads nothing back and has no shape that depends on a value, in any layer kind.
 
-The batch is built outside the region, as it is copied into static buffers before a replay. Prefill
-is known to read the lengths of its runs, which shows that the watch sees the whole forward pass.
+The region is what a graph captures: from the static block to the best token, the metadata's device
+work included. Only the block is copied before. Prefill is known to read the lengths of its runs,
+which shows that the watch sees the whole forward pass.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from isobath.cache.pool import allocate_pool
+from isobath.engine.metadata import DecodeMetadata, Shape
+from isobath.engine.selfcheck import fill
 from isobath.errors import CaptureUnsafe
 from isobath.model.batch import Batch, BatchBuilder, Chunk
 from isobath.model.load import load
@@ -51,12 +54,21 @@ class Model:
             revision=self.weights.revision,
         )
         self.builder = BatchBuilder(self.config, self.pool, CPU)
-
-    def decode(self, positions: list[int]) -> Batch:
-        pages = [[3 * s + 1, 3 * s + 2, 3 * s + 3] for s in range(MOST)]
-        return self.builder.build(
-            [Chunk([7 + s], p, s + 1, pages[s]) for s, p in enumerate(positions)]
+        self.metadata = DecodeMetadata(
+            self.config, self.pool, self.ops, CPU, max_lanes=MOST, max_context=3 * 128
         )
+
+    def fill(self, positions: list[int], shape: Shape | None) -> Shape:
+        pages = [[3 * s + 1, 3 * s + 2, 3 * s + 3] for s in range(MOST)]
+        chunks = [Chunk([7 + s], p, s + 1, pages[s]) for s, p in enumerate(positions)]
+        shape = shape or self.metadata.shape_of(chunks)
+        self.metadata.fill(chunks, shape)
+        return shape
+
+    @torch.inference_mode()
+    def captured(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.step(self.metadata.compute(shape))
+        return logits, logits.argmax(-1)
 
     def prefill(self, tokens: int) -> Batch:
         return self.builder.build([Chunk(list(range(2, 2 + tokens)), 0, 1, [1])])
@@ -84,11 +96,32 @@ def test_decode_runs_under_the_watch(model: Model, positions: list[int], tokens:
     """Every layer kind is there; a first run builds the tables that ops keep."""
     kinds = {(w.ratio, w.ffn.table is None) for w in model.weights.layers}
     assert kinds >= {(0, False), (4, True), (128, True)}
-    batch = model.decode([positions[i % len(positions)] for i in range(tokens)])
-    model.step(batch)
-    with capture_safe():
-        logits = model.step(batch)
-    assert logits.shape == (tokens, model.config.vocab_size)
+    places = [positions[i % len(positions)] for i in range(tokens)]
+    for shape in (None, Shape(MOST, (MOST, MOST), 3 * 128)):
+        shape = model.fill(places, shape)
+        model.captured(shape)
+        with capture_safe():
+            logits, best = model.captured(shape)
+        assert logits.shape == (shape.lanes, model.config.vocab_size)
+        assert len(best) == shape.lanes
+
+
+@pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+@pytest.mark.parametrize("tokens", [1, 3, 13])
+def test_padding_changes_no_bit_of_a_real_lane(
+    model: Model, positions: list[int], tokens: int
+) -> None:
+    """Run again in a bucket full of padding, a step writes the same rows, reads the same rows and
+    gives the same logits; positions up to which nothing was prefilled hold NaN, so caches are first
+    filled."""
+    places = [positions[i % len(positions)] for i in range(tokens)]
+    fill(model.pool, seed=3)
+    exact, best = model.captured(model.fill(places, None))
+    assert exact.isfinite().all()
+    for shape in (Shape(MOST, (MOST, MOST), 3 * 128), Shape(tokens, (tokens, tokens), 300)):
+        padded, padded_best = model.captured(model.fill(places, shape))
+        assert torch.equal(padded[:tokens], exact)
+        assert torch.equal(padded_best[:tokens], best)
 
 
 def test_prefill_is_seen_to_read_its_runs(model: Model) -> None:

@@ -1,0 +1,85 @@
+"""Runner: the one way in which an engine computes a step, whatever the device.
+
+Prefill and mixed steps are laid out by model/batch.py and run eagerly. A step in which every
+sequence has one token (decode) goes through the static buffers of engine/metadata.py: on a GPU
+padded to a bucket and replayed as a captured graph (engine/graphs.py), on a CPU eagerly and in its
+exact size, because nothing is captured there.
+
+`static_metadata` off is there to be compared with: decode steps too are laid out on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from isobath.cache.pool import PAGE_TOKENS, CachePool
+from isobath.config import EngineConfig, ModelConfig
+from isobath.engine.metadata import DecodeMetadata
+from isobath.model.batch import BatchBuilder, Chunk
+from isobath.model.v4 import forward
+from isobath.model.weights import ModelWeights
+from isobath.ops.table import OpTable
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step computed. logits: float32 [L, vocab], one row for each token whose logits were
+    wanted, on the device and until the next step only. greedy: the best token of each row."""
+
+    logits: torch.Tensor
+    greedy: list[int]
+
+    def on_host(self, rows: Sequence[int]) -> torch.Tensor:
+        """These rows, ascending, on the CPU: one copy for all of them, none where there is none to
+        make."""
+        if len(rows) == len(self.logits):
+            return self.logits.to("cpu")
+        if not rows:
+            return torch.empty(0, self.logits.shape[1])
+        index = torch.tensor(rows, device=self.logits.device)
+        return self.logits.index_select(0, index).to("cpu")
+
+
+class Runner:
+    """Computes the steps of one engine over its pool."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        ops: OpTable,
+        pool: CachePool,
+        device: torch.device,
+        options: EngineConfig,
+    ) -> None:
+        self.config, self.weights, self.ops, self.pool = config, weights, ops, pool
+        self.builder = BatchBuilder(config, pool, device)
+        self.metadata = DecodeMetadata(
+            config,
+            pool,
+            ops,
+            device,
+            max_lanes=options.max_num_seqs,
+            max_context=min(config.max_position_embeddings, (pool.pages - 1) * PAGE_TOKENS),
+        )
+        self.static = options.static_metadata
+
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> StepOutput:
+        """Compute one step of chunks of different sequences; advances the caches."""
+        if self.static and is_decode(chunks):
+            shape = self.metadata.shape_of(chunks)
+            self.metadata.fill(chunks, shape)
+            batch = self.metadata.compute(shape)
+        else:
+            batch = self.builder.build(chunks)
+        logits = forward(self.config, self.weights, self.ops, self.pool, batch)
+        return StepOutput(logits, logits.argmax(-1).tolist())
+
+
+def is_decode(chunks: Sequence[Chunk]) -> bool:
+    """Whether every chunk is one token whose logits are wanted."""
+    return all(len(c.token_ids) == 1 and c.logits != "none" for c in chunks)
