@@ -34,5 +34,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
+    asm={"gfx942": ("v_mfma_f32_16x16x32_fp8_fp8", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 inference code, fp8_gemm",
 )

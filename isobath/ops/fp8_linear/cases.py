@@ -35,4 +35,6 @@ CASES = (
     Case("zero_block", make(3, 256, 256, "zero_block"), unrounded=unrounded),
     Case("amax_edge", make(3, 128, 128, "edge"), unrounded=unrounded),
     Case("nan_in", make(3, 128, 256, "nan"), unrounded=unrounded),
+    Case("decode", make(8, 1536, 4096), small=False, large=True),
+    Case("prefill", make(1024, 4096, 8192), small=False, large=True),
 )

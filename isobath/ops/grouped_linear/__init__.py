@@ -31,5 +31,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
+    asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, grouped output projection",
 )

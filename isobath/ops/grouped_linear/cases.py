@@ -42,4 +42,5 @@ CASES = (
     Case("nan_in", make(3, 2, 64, 128, "nan"), unrounded=unrounded),
     Case("plain", make(5, 2, 64, 128, plain=True)),
     Case("exact", make(5, 2, 64, 128, plain=True, dtype=FP32)),
+    Case("decode", make(8, 8, 1024, 4096), small=False, large=True),
 )

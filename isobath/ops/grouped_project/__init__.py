@@ -47,5 +47,7 @@ OP = Op(
     weights=("weight",),
     observe=observe,
     select=select,
+    asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, grouped output projection; inference code, act_quant before wo_b",
 )

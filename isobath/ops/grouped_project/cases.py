@@ -40,4 +40,6 @@ CASES = (
     Case("plain_weight", quantized(make_linear(5, 2, 128, 128, plain=True))),
     Case("unquantized", plain(make_linear(5, 3, 96, 128)), unrounded=unrounded),
     Case("exact", plain(make_linear(5, 2, 64, 128, plain=True, dtype=FP32))),
+    Case("decode", quantized(make_linear(8, 8, 1024, 4096)), small=False, large=True),
+    Case("prefill", quantized(make_linear(1024, 8, 1024, 4096)), small=False, large=True),
 )

@@ -40,4 +40,6 @@ CASES = (
     Case("nan_in", make(3, 16, 128, "nan")),
     Case("mixed", make(5, 64, 128, weight_dtype=FP32)),
     Case("exact", make(5, 64, 256, dtype=FP32)),
+    Case("decode", make(8, 2624, 4096), small=False, large=True),
+    Case("prefill", make(1024, 2624, 4096), small=False, large=True),
 )

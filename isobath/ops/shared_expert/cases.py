@@ -46,4 +46,6 @@ CASES = (
     Case("zero_block", make(3, 256, 256, "zero_block"), unrounded=unrounded),
     Case("nan_in", make(3, 128, 256, "nan"), unrounded=unrounded),
     Case("exact", make(5, 192, 96, plain=True)),
+    Case("decode", make(8, 4096, 2048), small=False, large=True),
+    Case("prefill", make(1024, 4096, 2048), small=False, large=True),
 )
