@@ -20,12 +20,12 @@ def dispatch(
     rows,
     num_pairs,
     num_tiles,
-    width,
     E: tl.constexpr,
     BINS: tl.constexpr,
     CHUNK: tl.constexpr,
     BM: tl.constexpr,
     WIDTH: tl.constexpr,
+    SPAN: tl.constexpr,
     FP8: tl.constexpr,
     GROUP: tl.constexpr,
 ):
@@ -34,17 +34,18 @@ def dispatch(
 
     experts: int64 [pairs], -1 nowhere. order: int32 [pairs], pairs by expert, the valid ones first.
     tiles: int32 [num_tiles, 3], (expert, first place in order, rows), rows 0 past the last. codes,
-    scale: FP8 activations as bytes. rows: bf16 [T, width], their exact values; WIDTH >= width.
+    scale: FP8 activations as bytes. rows: bf16 [T, WIDTH], their exact values. SPAN: the power of two at
+    or above WIDTH.
     """
     pid = tl.program_id(0)
     if pid > E:
         token = (pid - E - 1).to(tl.int64)
-        col = tl.arange(0, WIDTH)
-        inside = col < width
-        code = tl.load(codes + token * width + col, mask=inside, other=0).to(FP8, bitcast=True)
-        byte = tl.load(scale + token * (width // GROUP) + col // GROUP, mask=inside, other=127)
+        col = tl.arange(0, SPAN)
+        inside = col < WIDTH
+        code = tl.load(codes + token * WIDTH + col, mask=inside, other=0).to(FP8, bitcast=True)
+        byte = tl.load(scale + token * (WIDTH // GROUP) + col // GROUP, mask=inside, other=127)
         value = code.to(tl.float32) * ue8m0_decode(byte)
-        tl.store(rows + token * width + col, value.to(tl.bfloat16), mask=inside)
+        tl.store(rows + token * WIDTH + col, value.to(tl.bfloat16), mask=inside)
     else:
         lane = tl.arange(0, CHUNK)
         bins = tl.arange(0, BINS)
@@ -87,24 +88,24 @@ def combine(
     experts,
     shared,
     out,
-    width,
+    WIDTH: tl.constexpr,
     TOP_K: tl.constexpr,
     BLOCK: tl.constexpr,
     SHARED: tl.constexpr,
 ):
     """out[t] = sum of products[t * k + slot] over the slots with an expert, in order, + shared[t].
 
-    products: [T * k, width]; rows of empty slots were never written and are not read. Sums are
+    products: [T * k, WIDTH]; rows of empty slots were never written and are not read. Sums are
     float32; rounded once, to out's dtype.
     """
     token = tl.program_id(0).to(tl.int64)
     col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = col < width
+    inside = col < WIDTH
     total = tl.zeros([BLOCK], tl.float32)
     for slot in tl.static_range(TOP_K):
         pair = token * TOP_K + slot
         there = inside & (tl.load(experts + pair) >= 0)
-        total += tl.load(products + pair * width + col, mask=there, other=0.0).to(tl.float32)
+        total += tl.load(products + pair * WIDTH + col, mask=there, other=0.0).to(tl.float32)
     if SHARED:
-        total += tl.load(shared + token * width + col, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + token * width + col, total.to(out.dtype.element_ty), mask=inside)
+        total += tl.load(shared + token * WIDTH + col, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token * WIDTH + col, total.to(out.dtype.element_ty), mask=inside)

@@ -42,10 +42,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """height: tokens a program. num_warps, num_stages: of both products. num_tiles: programs a
-    block of 128 output columns, enough for any choice of experts."""
+    """height: tokens a program. depth: K a step. num_warps, num_stages: of both products.
+    num_tiles: programs a block of 128 output columns, enough for any choice of experts."""
 
     height: int
+    depth: int
     num_warps: int
     num_stages: int
     num_tiles: int
@@ -72,8 +73,11 @@ def plan(tokens: int, k: int, num_experts: int, kind: str, height: int | None = 
     expected = min(tokens, pairs / num_experts)
     fitting = [h for limit, h in HEIGHTS if expected <= limit]
     height = height or (fitting[0] if fitting else 128)
+    if kind == "hip":  # widened weights pass through LDS, of which there are 64 KiB
+        height = min(height, 64)
     return TilePlan(
         height=height,
+        depth=TILE // 2 if kind == "hip" else TILE,
         num_warps=4 if height <= 32 else 8,
         num_stages=2 if kind == "hip" else 3,
         num_tiles=min(pairs, num_experts + pairs // height),
@@ -102,8 +106,10 @@ def experts(
     tiles = plan(tokens, k, num_experts, kind, height)
     rows, order, table = _dispatch(x, experts, num_experts, tiles)
     common = {
+        "WIDTH": width,
+        "INNER": inner,
         "BM": tiles.height,
-        "BK": 32 if plain else TILE,
+        "BK": 32 if plain else tiles.depth,
         "PLAIN": plain,
         "num_warps": tiles.num_warps,
         "num_stages": tiles.num_stages,
@@ -117,8 +123,6 @@ def experts(
         weights,
         *_operands(expert_weights.w13),
         hidden,
-        width,
-        inner,
         _lift(expert_weights.w13),
         limit,
         TOP_K=k,
@@ -133,8 +137,6 @@ def experts(
         table,
         *_operands(expert_weights.w2),
         products,
-        width,
-        inner,
         _lift(expert_weights.w2),
         **_forms(expert_weights.w2, kind),
         **common,
@@ -145,7 +147,7 @@ def experts(
         experts,
         out if shared is None else shared,
         out,
-        width,
+        WIDTH=width,
         TOP_K=k,
         BLOCK=block,
         SHARED=shared is not None,
@@ -178,12 +180,12 @@ def _dispatch(
         rows,
         pairs,
         tiles.num_tiles,
-        width,
         E=num_experts,
         BINS=pow2(num_experts + 1),
         CHUNK=min(2048, max(64, pow2(pairs))),
         BM=tiles.height,
-        WIDTH=pow2(width),
+        WIDTH=width,
+        SPAN=pow2(width),
         FP8=fp8_of(dialect)["FP8"],
         GROUP=ACTIVATION_BLOCK[1],
         num_warps=4,
