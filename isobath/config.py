@@ -8,6 +8,8 @@ The environment holds diagnostics only, and these are all; an explicit argument 
 
     variable         values              meaning
     ISOBATH_CHECK    off, idle, step     when the engine audits its pages and slots (default off)
+    ISOBATH_CACHE    a folder            where verdicts of the doctor are kept (default: isobath in
+                                         XDG_CACHE_HOME, or in ~/.cache)
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
 from isobath.errors import ConfigError
 
-VARIABLES = ("ISOBATH_CHECK",)
+VARIABLES = ("ISOBATH_CHECK", "ISOBATH_CACHE")
 CHECKS = ("off", "idle", "step")
 Auto = Literal["auto"]
 
@@ -38,6 +41,12 @@ def variable(name: str, default: str) -> str:
                 do=f"unset it; perhaps {near} was meant",
             )
     return os.environ.get(name, default)
+
+
+def cache_folder() -> Path:
+    """Where this user's measurements are kept between runs; it need not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(variable("ISOBATH_CACHE", str(Path(base) / "isobath")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,8 @@ class EngineConfig:
     of that share; "auto" on a CPU: see engine/capacity.py. check: assert that every page and slot
     is free or owned "off": never, "idle": when nothing is left to do, or "step": after every step.
     static_metadata: compute decode steps' index tensors on the device; off is for comparison.
+    batch_invariant: choose only kernels whose result for a row does not depend on the others; off
+    lets faster ones of libraries in.
     """
 
     max_batched_tokens: int = 512
@@ -117,6 +128,7 @@ class EngineConfig:
     cache_bytes: int | Auto = "auto"
     check: str = field(default_factory=lambda: variable("ISOBATH_CHECK", "off"))
     static_metadata: bool = True
+    batch_invariant: bool = True
 
     def __post_init__(self) -> None:
         if self.max_batched_tokens < self.max_num_seqs:

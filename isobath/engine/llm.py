@@ -8,7 +8,7 @@ print(done.text)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -18,18 +18,23 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from isobath.config import EngineConfig
+from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.engine import Engine
 from isobath.engine.output import Completion, Output
 from isobath.engine.request import Failed, Finished, Prompt, Request, Token, checked_prompt
 from isobath.engine.sampling import SamplingParams
 from isobath.engine.score import score
 from isobath.errors import ConfigError, RequestError
+from isobath.model.dummy import dummy_model
 from isobath.model.load import load
 from isobath.model.progress import LoadProgress
+from isobath.model.revision import read_config
 from isobath.model.text import Text
-from isobath.ops.table import bind
-from isobath.target import detect
+from isobath.model.weights import ModelWeights
+from isobath.ops.binding import bind_measured
+from isobath.ops.table import OpTable
+from isobath.ops.verdicts import saved_verdicts
+from isobath.target import Target, detect
 
 BUNDLED = Path(__file__).parents[1] / "models" / "isobath_tiny"
 
@@ -41,8 +46,12 @@ class LLM:
     (quantised activations, caches and experts) or "exact" (fp32, nothing rounded). dialect: of FP8
     bytes in memory, "auto" (that of the device it runs on), "ocp" or "fnuz"; results do not
     depend on it. max_batched_tokens: most tokens of one step; prompts longer than it are processed
-    in chunks. engine: the rest of what the engine takes on at once. Raises CheckpointError or
-    ConfigError.
+    in chunks. engine: the rest of what the engine takes on at once. device: "cpu", "gpu", or
+    "auto": a GPU if there is one. load_format: "auto" reads the weights, "dummy" makes random ones
+    of the config's shapes, whose outputs mean nothing. ops: op -> backend, for ops that shall not
+    take the one that verdicts choose. Raises CheckpointError, ConfigError or BackendUnavailable.
+
+    choices: for each op the backend it is bound to and why.
     """
 
     def __init__(
@@ -53,29 +62,29 @@ class LLM:
         dialect: str = "auto",
         max_batched_tokens: int = 512,
         engine: EngineConfig | None = None,
+        device: str = "auto",
+        load_format: str = "auto",
+        ops: Mapping[str, str] | None = None,
     ) -> None:
         if numerics not in ("native", "exact"):
             raise ConfigError(f"numerics={numerics!r}", found='known: "native", "exact"')
         if max_batched_tokens < 1:
             raise ConfigError("max_batched_tokens must be positive", found=str(max_batched_tokens))
         folder = BUNDLED if path is None else Path(path)
-        target = detect("cpu", dialect)  # the ops bound below run there, whatever else is present
-        self.numerics, self.dialect, device = numerics, target.dialect, target.device
-        ops = bind("torch")
-        with LoadProgress(folder.name) as progress:
-            self.config, weights = load(
-                folder,
-                numerics=numerics,
-                dialect=self.dialect,
-                device=device,
-                ops=ops,
-                progress=progress,
-            )
+        options = engine or EngineConfig(max_num_seqs=min(64, max_batched_tokens))
+        self.target = detect(device, dialect)
+        self.numerics, self.dialect = numerics, self.target.dialect
+        table, self.choices = bind_measured(
+            self.target,
+            saved_verdicts(self.target),
+            batch_invariant=options.batch_invariant,
+            overrides=ops,
+        )
+        self.config, weights = _weights(folder, load_format, numerics, self.target, table)
         self._folder = folder
         self._text: Text | None = None
-        options = engine or EngineConfig(max_num_seqs=min(64, max_batched_tokens))
         self._engine_config = replace(options, max_batched_tokens=max_batched_tokens)
-        self._parts = (self.config, weights, ops, device)
+        self._parts = (self.config, weights, table, self.target.device)
         self._engine: Engine | None = None
         self._ids = count()
 
@@ -204,6 +213,30 @@ class LLM:
         config = self.config
         return checked_prompt(
             token_ids, new_tokens, config.vocab_size, config.max_position_embeddings
+        )
+
+
+def _weights(
+    folder: Path, load_format: str, numerics: str, target: Target, ops: OpTable
+) -> tuple[ModelConfig, ModelWeights]:
+    if load_format not in ("auto", "dummy"):
+        raise ConfigError(f"load_format={load_format!r}", found='known: "auto", "dummy"')
+    if load_format == "dummy":
+        return dummy_model(
+            read_config(folder),
+            dialect=target.dialect,
+            device=target.device,
+            ops=ops,
+            numerics=numerics,
+        )
+    with LoadProgress(folder.name) as progress:
+        return load(
+            folder,
+            numerics=numerics,
+            dialect=target.dialect,
+            device=target.device,
+            ops=ops,
+            progress=progress,
         )
 
 

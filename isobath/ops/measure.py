@@ -17,7 +17,7 @@ import torch
 from isobath.numerics.dialect import Dialect
 from isobath.ops.contract import Arguments, Backend, Case, Op
 from isobath.ops.placement import Poisoned, beyond_2_gib, copied, guarded, tensors
-from isobath.ops.replay import Captured, Timing, capture, time_calls, watched
+from isobath.ops.replay import Timing, capture, time_calls, watched
 
 SEED = 20260731
 POISONS = (0xFF, 0x7F, 0x80)
@@ -87,6 +87,8 @@ def measure(subject: Subject, *, timed: bool = False, budget_s: float = BUDGET_S
         except Exception as error:  # a backend may raise anything, and doing so is its verdict
             text = f"{type(error).__name__}: {error}"
             return Measurement(False, float("inf"), None, None, None, None, None, text)
+        finally:
+            subject.drawn.clear()  # large ones would fill the memory
 
 
 def _measure(subject: Subject, timed: bool, budget_s: float) -> Measurement:
@@ -102,15 +104,16 @@ def _measure(subject: Subject, timed: bool, budget_s: float) -> Measurement:
         format_error = judge(subject.op, got, expected(subject, unrounded=True))[1]
     repeatable = _is_deterministic(subject, got)
     alone = _is_batch_invariant(subject, got)
-    graph, unsafe = _captured(subject, got) if right else (None, "")
-    replayable = None if not (graph or unsafe) else not unsafe
+    replayable, unsafe = _is_graph_safe(subject, got) if right else (None, "")
     for passed, text in (
         (repeatable, "two runs on equal inputs differ"),
         (alone, "a row's result depends on the rows beside it"),
         (replayable, unsafe),
     ):
         note = note or ("" if passed is not False else text)
-    timing = _timed(subject, graph, budget_s) if timed and right else None
+    timing = None
+    if timed and right:
+        timing = time_subject(subject, replay=replayable is True, budget_s=budget_s)
     return Measurement(right, error, format_error, repeatable, replayable, alone, timing, note)
 
 
@@ -148,14 +151,16 @@ def same_bits(a: Observed, b: Observed) -> bool:
     )
 
 
-def _timed(subject: Subject, graph: Captured | None, budget_s: float) -> Timing:
-    """The time of a replay where the call was captured, as decode runs it, else of an eager one."""
-    if graph is not None:
-        return time_calls(graph.graph.replay, subject.device, budget_s)
-    args = subject.prepared(subject.build())
-    if subject.case.far:
-        args, _ = beyond_2_gib(args, subject.op.rows)
-    return time_calls(lambda: subject.backend(**args), subject.device, budget_s)
+def time_subject(subject: Subject, *, replay: bool, budget_s: float = BUDGET_S) -> Timing:
+    """The time of a call; replay: of one captured as decode runs it, which needs a GPU."""
+    with torch.no_grad():
+        args = subject.prepared(subject.build())
+        if subject.case.far:
+            args, _ = beyond_2_gib(args, subject.op.rows)
+        if replay:
+            graph = capture(subject.backend, args)
+            return time_calls(graph.graph.replay, subject.device, budget_s)
+        return time_calls(lambda: subject.backend(**args), subject.device, budget_s)
 
 
 def _changed_inputs(subject: Subject, args: Arguments) -> list[str]:
@@ -202,8 +207,8 @@ def _is_batch_invariant(subject: Subject, whole: Observed) -> bool | None:
     return True
 
 
-def _captured(subject: Subject, first: Observed) -> tuple[Captured | None, str]:
-    """(the captured call, why it is not graph-safe): both empty where that is not measured.
+def _is_graph_safe(subject: Subject, first: Observed) -> tuple[bool | None, str]:
+    """(whether it is, None where that is not measured; why not).
 
     Captured on one seed's inputs, replayed on another's and on its own again: each time the bits of
     an eager call? Weights stay those of the capture. first: the eager result on its own inputs.
@@ -217,17 +222,17 @@ def _captured(subject: Subject, first: Observed) -> tuple[Captured | None, str]:
     own, others = ([t.clone() for t in tensors(args)] for args in (static, other))
     reason = watched(subject.backend, subject.prepared(subject.build()), subject.op.name)
     if reason:
-        return None, reason
+        return False, reason
     try:
         graph = capture(subject.backend, static)
     except RuntimeError as error:
-        return None, f"cannot be captured: {str(error).splitlines()[0]}"
+        return False, f"cannot be captured: {str(error).splitlines()[0]}"
     for values, want in ((others, subject.observe(other)), (own, first)):
         graph.replay(values)
         seen = subject.op.observe(graph.result, static)
         if not same_bits({n: t.to(subject.judged_on) for n, t in seen.items()}, want):
-            return graph, "a replayed graph differs from an eager call on the same inputs"
-    return graph, ""
+            return False, "a replayed graph differs from an eager call on the same inputs"
+    return True, ""
 
 
 def _bytes(t: torch.Tensor) -> torch.Tensor:

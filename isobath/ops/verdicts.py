@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from isobath.config import cache_folder
 from isobath.errors import ConfigError
 from isobath.ops.contract import PROPERTIES, Op
 from isobath.ops.measure import Measurement, Subject
@@ -134,6 +135,17 @@ def read(path: Path) -> list[Verdict]:
                 do="delete the line, or measure again with isobath doctor",
             ) from error
     return rows
+
+
+def verdict_file(target: Target) -> Path:
+    """Where the doctor leaves its verdicts on machines like this one, and the engine looks."""
+    return cache_folder() / f"verdicts-{target.arch}.jsonl"
+
+
+def saved_verdicts(target: Target) -> list[Verdict]:
+    """The verdicts in that file, [] without it. On a CPU there is nothing to choose."""
+    path = verdict_file(target)
+    return read(path) if target.kind != "cpu" and path.exists() else []
 
 
 def append(path: Path, rows: Sequence[Verdict]) -> None:
