@@ -61,5 +61,7 @@ OP = Op(
     weights=("gate",),
     observe=observe,
     select=select,
+    asm={"gfx942": ("!scratch_",)},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, mixture of experts; aux-loss-free bias of DeepSeek-V3",
 )
