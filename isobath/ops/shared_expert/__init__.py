@@ -46,5 +46,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("w13", "w2"),
     select=select,
+    asm={"gfx942": ("v_mfma_f32_16x16x32_fp8_fp8", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report and inference code, Expert.forward with the shared expert's weights",
 )
