@@ -50,5 +50,6 @@ OP = Op(
     must=("deterministic", "graph_safe", "batch_invariant"),
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, attention with sinks and inverse rotation of the output",
 )

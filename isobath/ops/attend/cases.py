@@ -44,6 +44,7 @@ CASES = (
     Case("extreme_sizes", Raw(Inputs(DECODE, topk=16), spread=16)),
     Case("spare_pages", Raw(Inputs(DECODE), spare_pages=70)),
     Case("spare_pages_mixed", Raw(Inputs(MIXED, padded=2), spare_pages=70)),
+    Case("many_entries", Raw(Inputs(((4500, 1), (40, 1)), page_rows=32))),
     Case("real_window", Raw(Inputs(((400, 1), (77, 1), (0, 1)), ratio=0, heads=64))),
     Case("real_selected", Raw(Inputs(((2600, 1), (90, 1)), topk=512, heads=64, page_rows=32))),
     Case("real_ratio_128", Raw(Inputs(((1100, 1), (5, 1)), ratio=128, heads=64, page_rows=1))),

@@ -59,7 +59,9 @@ OP = Op(
     # Keys decode exactly; fp32 scores. One bf16 rounding of the result is 2^-9; kernels that round
     # probabilities to bf16 before the value product add as much again.
     agree=Relative(2**-7),
-    must=("deterministic", "batch_invariant"),
+    must=("deterministic", "graph_safe", "batch_invariant"),
     select=select,
+    asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, attention with sinks and inverse rotation of the output",
 )
