@@ -51,7 +51,7 @@ class LLM:
     of the config's shapes, whose outputs mean nothing. ops: op -> backend, for ops that shall not
     take the one that verdicts choose. Raises CheckpointError, ConfigError or BackendUnavailable.
 
-    choices: for each op the backend it is bound to and why.
+    ops: the table that the model calls. choices: for each op the backend in it and why.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class LLM:
             batch_invariant=options.batch_invariant,
             overrides=ops,
         )
+        self.ops = table
         self.config, weights = _weights(folder, load_format, numerics, self.target, table)
         self._folder = folder
         self._text: Text | None = None

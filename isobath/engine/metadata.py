@@ -12,7 +12,7 @@ Takes steps in which every sequence has one token; any other is laid out by mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from isobath.config import ModelConfig
 from isobath.model.batch import RATIOS, Batch, Chunk, CompressPlan, IntArray
 from isobath.model.rope import frequencies
 from isobath.ops.decode_metadata import DecodeRows, EntryRows
+from isobath.ops.placement import tensors
 from isobath.ops.table import OpTable
 
 LINES = 4
@@ -69,6 +70,7 @@ class DecodeMetadata:
         self._block = torch.zeros(lines, max_lanes, dtype=torch.int64, device=device)
         self._table = torch.zeros(pool.slots, pages, dtype=torch.int64, device=device)
         self._all = _allocate(max_lanes, self.ratios, pool.window, rope, device)
+        self._each = tensors(self._all)
         self._none = torch.empty(0, dtype=torch.int64, device=device)
         # Whose page numbers a line of the table holds, as the list itself, and how many of them.
         self._owners: list[Sequence[int] | None] = [None] * pool.slots
@@ -105,21 +107,54 @@ class DecodeMetadata:
     def compute(self, shape: Shape) -> Batch:
         """Fill the static tensors from the block, on the device, and return the views of them that
         make up a batch of this shape. Capturable; the views' addresses are always the same."""
-        rows = self._rows(shape)
         self.ops.decode_metadata(
             self._block[:LINES, : shape.lanes],
             tuple(self._block[LINES + i, :due] for i, due in enumerate(shape.due)),
             self._table,
             self._window,
             self._compressed,
-            out=rows,
+            out=self._rows(shape),
         )
-        return self._batch(shape, rows)
+        return self.batch(shape)
+
+    def copy(self, source: Batch, shape: Shape) -> None:
+        """Fill the static tensors from a decode step that was laid out on the host, as it would be
+        without decode_metadata: a copy for each tensor. Lines of the table are lanes' here."""
+        lanes, rows, table = shape.lanes, self._rows(shape), self._table
+        _put(self._block[0, :lanes], source.token_ids, -1)
+        _put(self._block[1, :lanes], source.positions, 0)
+        _put(rows.sequence, source.sequence, 0)
+        _put(rows.window_slots, source.window_slots, -1)
+        _put(rows.window_rows, source.window_rows, -1)
+        _put(rows.cos_sin_window, source.cos_sin_window, 0)
+        _put(rows.cos_sin_compressed, source.cos_sin_compressed, 0)
+        for one in rows.entries:
+            plan = source.plans[one.ratio]
+            pages = plan.pages.table
+            table[: len(pages), : pages.shape[1]].copy_(pages)
+            _put(rows.keep_tokens, plan.keep_tokens, -1)
+            _put(one.visible, plan.visible, 0)
+            _put(one.keep_rows, plan.keep_rows, -1)
+            _put(one.pool_rows, plan.pool_rows, -1)
+            _put(one.entry_rows, plan.entry_rows, -1)
+            _put(one.cos_sin, plan.cos_sin, 0)
 
     def addresses(self) -> list[int]:
         """Where every buffer is; a captured graph relies on them."""
         own = (self._block, self._table, self._window, self._compressed)
-        return [t.data_ptr() for t in (*own, *_tensors(self._all))]
+        return [t.data_ptr() for t in (*own, *self._each)]
+
+    def named_buffers(self) -> dict[str, torch.Tensor]:
+        """Every static tensor on the device, whole."""
+        seen = {"block": self._block, "table": self._table}
+        seen |= {"freqs_window": self._window, "freqs_compressed": self._compressed}
+        for field in fields(DecodeRows):
+            if field.name != "entries":
+                seen[field.name] = getattr(self._all, field.name)
+        for one in self._all.entries:
+            names = [f.name for f in fields(EntryRows) if f.name != "ratio"]
+            seen |= {f"{name}, ratio {one.ratio}": getattr(one, name) for name in names}
+        return seen
 
     def _copy_pages(self, chunks: Sequence[Chunk], slots: IntArray, places: IntArray) -> None:
         """Bring lines of the table up to date that a single new page does not."""
@@ -163,7 +198,9 @@ class DecodeMetadata:
             entries,
         )
 
-    def _batch(self, shape: Shape, rows: DecodeRows) -> Batch:
+    def batch(self, shape: Shape) -> Batch:
+        """The views of the static tensors that make up a batch of this shape, as they are."""
+        rows = self._rows(shape)
         token_ids, positions = self._block[0, : shape.lanes], self._block[1, : shape.lanes]
         table = self._table[:, : -(-shape.context // PAGE_TOKENS)]
         plans = {
@@ -212,12 +249,10 @@ def _allocate(
     return DecodeRows(*lines, turn(), turn(), entries)
 
 
-def _tensors(rows: DecodeRows) -> list[torch.Tensor]:
-    lanes = [rows.sequence, rows.window_slots, rows.keep_tokens, rows.window_rows]
-    lanes += [rows.cos_sin_window, rows.cos_sin_compressed]
-    for one in rows.entries:
-        lanes += [one.visible, one.keep_rows, one.pool_rows, one.entry_rows, one.cos_sin]
-    return lanes
+def _put(static: torch.Tensor, values: torch.Tensor, padding: float) -> None:
+    """Copy values over the first lines, and padding over the rest."""
+    static[: len(values)].copy_(values)
+    static[len(values) :].fill_(padding)
 
 
 def _is_gpu(device: torch.device) -> bool:

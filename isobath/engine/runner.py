@@ -10,6 +10,7 @@ exact size, because nothing is captured there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,14 @@ import torch
 
 from isobath.cache.pool import PAGE_TOKENS, CachePool
 from isobath.config import EngineConfig, ModelConfig
+from isobath.engine.graphs import DecodeGraphs
 from isobath.engine.metadata import DecodeMetadata
-from isobath.model.batch import BatchBuilder, Chunk
+from isobath.model.batch import Batch, BatchBuilder, Chunk
 from isobath.model.v4 import forward
 from isobath.model.weights import ModelWeights
 from isobath.ops.table import OpTable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +70,39 @@ class Runner:
             max_context=min(config.max_position_embeddings, (pool.pages - 1) * PAGE_TOKENS),
         )
         self.static = options.static_metadata
+        self.graphs = self._captured(device) if device.type == "cuda" else None
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> StepOutput:
         """Compute one step of chunks of different sequences; advances the caches."""
+        if self.graphs is not None and is_decode(chunks):
+            shape = self.graphs.shape_for(chunks)
+            if self.static:
+                self.metadata.fill(chunks, shape)
+            else:
+                self.metadata.copy(self.builder.build(chunks), shape)
+            return StepOutput(*self.graphs.replay(shape, len(chunks)))
         if self.static and is_decode(chunks):
             shape = self.metadata.shape_of(chunks)
             self.metadata.fill(chunks, shape)
-            batch = self.metadata.compute(shape)
+            logits = self.forward(self.metadata.compute(shape))
         else:
-            batch = self.builder.build(chunks)
-        logits = forward(self.config, self.weights, self.ops, self.pool, batch)
+            logits = self.forward(self.builder.build(chunks))
         return StepOutput(logits, logits.argmax(-1).tolist())
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Logits float32 [L, vocab] of one step; advances the caches."""
+        return forward(self.config, self.weights, self.ops, self.pool, batch)
+
+    @torch.inference_mode()
+    def _captured(self, device: torch.device) -> DecodeGraphs:
+        """Every bucket captured, checked and reported."""
+        graphs = DecodeGraphs(
+            self.config, self.metadata, self.pool, self.forward, device, static=self.static
+        )
+        for line in graphs.prepare().lines():
+            log.info(line)
+        return graphs
 
 
 def is_decode(chunks: Sequence[Chunk]) -> bool:

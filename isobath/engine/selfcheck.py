@@ -1,8 +1,9 @@
 """What the start-up check of captured graphs needs: caches that hold numbers, and decode steps.
 
 A pool is full of NaN until something is written, and NaN compares with nothing. So before the check
-every row that a sequence may own gets random values, and afterwards NaN again; slot 0 and page 0
-stay NaN throughout, which makes a padding lane that is read loud. A decode step that is run twice
+every row that a sequence may own gets random values, and afterwards NaN again. Slot 0 and page 0
+keep their NaN, but for the null row that some kernels write padding to: a row of theirs that is
+read is loud. A decode step that is run twice
 writes the same rows and reads the same rows both times: what it overwrites is outside its windows.
 """
 
@@ -16,6 +17,8 @@ from isobath.model.batch import Chunk
 
 _TILE = 4096
 """Rows that are drawn and quantised; the rest are copies of them."""
+_FAR = 16_384
+"""Positions of all lanes but the first are below this: each page of a longer one is drawn, too."""
 
 
 def fill(pool: CachePool, seed: int) -> None:
@@ -52,7 +55,7 @@ def decode_step(pool: CachePool, lanes: int, context: int, vocab: int, *, seed: 
     count = min(lanes, pool.pages - 1, pool.slots - 1)
     slots = (torch.randperm(pool.slots - 1, generator=generator)[:count] + 1).tolist()
     own = (torch.randperm(pool.pages - 1, generator=generator)[:count] + 1).tolist()
-    positions, tokens = draw(0, context, count), draw(0, vocab, count)
+    positions, tokens = draw(0, min(context, _FAR), count), draw(0, vocab, count)
     chunks = []
     for lane, position in enumerate(positions):
         if lane == 0:

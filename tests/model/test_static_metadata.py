@@ -12,7 +12,7 @@ from isobath.cache.pool import CachePool, allocate_pool
 from isobath.engine.metadata import DecodeMetadata, Shape
 from isobath.model.batch import Batch, BatchBuilder, Chunk, CompressPlan
 from isobath.numerics import OCP
-from isobath.ops.measure import tensors
+from isobath.ops.placement import tensors
 from isobath.ops.table import bind
 from isobath.plan import flash_config
 
