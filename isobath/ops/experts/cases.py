@@ -14,14 +14,21 @@ from isobath.ops.contract import Arguments, Case, Make
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.operands import normal, round_fp8, round_mxfp4, uniform, unrounded
 
-WIDTH, INNER = 256, 128
 
-
-def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: bool = False) -> Make:
+def make(
+    tokens: int,
+    num_experts: int,
+    k: int,
+    hostile: str = "",
+    *,
+    width: int = 256,
+    inner: int = 128,
+    exact: bool = False,
+) -> Make:
     def build(dialect: Dialect, device: torch.device, generator: torch.Generator) -> Arguments:
-        x = normal(generator, tokens, WIDTH, device=device, dtype=torch.bfloat16).float()
-        w13 = normal(generator, num_experts, 2 * INNER, WIDTH, device=device, std=WIDTH**-0.5)
-        w2 = normal(generator, num_experts, WIDTH, INNER, device=device, std=INNER**-0.5)
+        x = normal(generator, tokens, width, device=device, dtype=torch.bfloat16).float()
+        w13 = normal(generator, num_experts, 2 * inner, width, device=device, std=width**-0.5)
+        w2 = normal(generator, num_experts, width, inner, device=device, std=inner**-0.5)
         chosen = torch.rand(tokens, num_experts, generator=generator).argsort(-1)[:, :k].to(device)
         if hostile == "padding":  # a slot here and there, one whole token, poisoned weights
             chosen[0, -1], chosen[1] = -1, -1
@@ -36,7 +43,7 @@ def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: boo
         elif hostile == "limits":
             w13 *= 30
         elif hostile == "closed":  # gates near -15: they have no lower clamp
-            x.abs_(), w13[:, :INNER].abs_().mul_(-1.5)
+            x.abs_(), w13[:, :inner].abs_().mul_(-1.5)
         elif hostile == "nan":
             x[0, 0] = float("nan")
         weights = uniform(generator, tokens, k, device=device) + 0.1
@@ -46,7 +53,7 @@ def make(tokens: int, num_experts: int, k: int, hostile: str = "", *, exact: boo
         elif hostile == "scale_spread":  # no FP8 byte holds both ends of 16 binades of group scales
             matrices[0].scale[..., 0::2] -= 16
             matrices = tuple(Mxfp4Tensor(m.packed, m.scale) for m in matrices)
-        shared = normal(generator, tokens, WIDTH, device=device)
+        shared = normal(generator, tokens, width, device=device)
         return {
             "x": x if exact else round_fp8(x, dialect, ACTIVATION_BLOCK),
             "experts": chosen,
@@ -89,4 +96,6 @@ CASES = (
     Case("exact_many_experts", make(2, 16, 2, exact=True)),
     Case("exact_ragged", make(5, 4, 2, exact=True)),
     Case("exact_tall", make(67, 4, 2, exact=True)),
+    Case("full_width", make(80, 2, 2, width=4096, inner=512), small=False, large=True),
+    Case("full_width_tall", make(160, 2, 2, width=4096, inner=512), small=False, large=True),
 )

@@ -83,11 +83,11 @@ def gate_up(
     w13,
     scale,
     hidden,
+    k,
     lift,
     limit,
     WIDTH: tl.constexpr,
     INNER: tl.constexpr,
-    TOP_K: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
     PLAIN: tl.constexpr,
@@ -111,7 +111,7 @@ def gate_up(
         first = tl.load(entry + 1)
         m = tl.arange(0, BM)
         pair = tl.load(order + first + m, mask=m < rows, other=0)
-        source = x + (pair // TOP_K).to(tl.int64)[None, :] * WIDTH + tl.arange(0, BK)[:, None]
+        source = x + (pair // k).to(tl.int64)[None, :] * WIDTH + tl.arange(0, BK)[:, None]
         total = tl.zeros([256, BM], tl.float32)
         turn = tl.arange(0, 256)  # 8 rows of w1, the same 8 of w3, ...
         row = turn // 16 * 8 + turn % 8 + turn // 8 % 2 * INNER + block * 128
