@@ -25,6 +25,8 @@ class CompressInsert(Protocol):
     positions: int64 [T]. keep_tokens, keep_rows: int64 [W]: fresh token -> state row, applied
     after pooling; distinct rows. A pair (-1, -1) is padding and writes nothing, or row 0.
 
+    single: promises that no sequence has two tokens in this step.
+
     Entry e = sum_n softmax_n(gate) * k, channel by channel; with ratio 4 the first four tokens use
     channels 0:d and the last four d:2d. Rounded to `dtype`, RMSNorm, rotation, rounded to `dtype`,
     quantised by the cache's layout, stored. Changes `state` and `cache`, returns None.
@@ -46,6 +48,7 @@ class CompressInsert(Protocol):
         keep_rows: torch.Tensor,
         dtype: torch.dtype,
         eps: float,
+        single: bool = False,
     ) -> None: ...
 
 
@@ -62,5 +65,6 @@ OP = Op(
     agree=Relative(2**-5),  # FP8 code flips after a bf16 flip, as window_insert
     writes=("state", "cache"),
     observe=observe,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, compressed sparse and heavily compressed attention",
 )

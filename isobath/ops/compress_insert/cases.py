@@ -69,6 +69,7 @@ def make(
             "keep_rows": index(plan.keep_rows),
             "dtype": dtype,
             "eps": 1e-6,
+            "single": all(tokens == 1 for _, tokens in steps),
         }
 
     return build

@@ -20,6 +20,7 @@ def compress_insert(
     keep_rows: torch.Tensor,
     dtype: torch.dtype,
     eps: float,
+    single: bool = False,
 ) -> None:
     width, overlapping = norm_weight.shape[0], ape.shape[1] == 2 * norm_weight.shape[0]
     step = fresh.clone()

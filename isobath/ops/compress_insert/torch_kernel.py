@@ -30,6 +30,7 @@ def compress_insert(
     keep_rows: torch.Tensor,
     dtype: torch.dtype,
     eps: float,
+    single: bool = False,
 ) -> None:
     if len(fresh) == 0:
         return

@@ -30,5 +30,6 @@ OP = Op(
     agree=Exact(),
     must=("deterministic", "batch_invariant"),
     select=select,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, manifold-constrained hyper-connections: entry",
 )

@@ -53,5 +53,6 @@ OP = Op(
     writes=("cache",),
     observe=observe,
     asm={"gfx942": ("!scratch_",)},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 inference code, attention: q_norm, kv_norm, apply_rotary_emb, act_quant",
 )

@@ -36,5 +36,6 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     observe=observe,
     select=select,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 inference code, act_quant",
 )

@@ -28,5 +28,6 @@ OP = Op(
     agree=Relative(2**-8),  # one bf16 rounding (2^-9), which another summation order may flip
     must=("deterministic", "batch_invariant"),
     select=select,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report; Su et al. 2021, adjacent pairs",
 )

@@ -27,5 +27,6 @@ OP = Op(
     agree=Relative(2**-8),  # one bf16 rounding (2^-9), which another summation order may flip
     must=("deterministic", "batch_invariant"),
     select=select,
+    backends=("triton", "torch"),
     source="Zhang and Sennrich 2019; DeepSeek-V4 inference code",
 )

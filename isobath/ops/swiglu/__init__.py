@@ -27,5 +27,6 @@ OP = Op(
     agree=Relative(2**-8),  # one bf16 rounding (2^-9), which another exp may flip
     must=("deterministic", "batch_invariant"),
     select=select,
+    backends=("triton", "torch"),
     source="Shazeer 2020; the clamp is DeepSeek-V4's swiglu_limit, shared expert included",
 )

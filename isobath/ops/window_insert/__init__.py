@@ -44,5 +44,6 @@ OP = Op(
     agree=Relative(2**-5),
     writes=("cache",),
     observe=observe,
+    backends=("triton", "torch"),
     source="DeepSeek-V4 inference code, attention: kv_norm, apply_rotary_emb, act_quant",
 )
