@@ -169,9 +169,11 @@ def test_rows_go_to_the_host_once_and_only_those_that_are_read() -> None:
     assert output.on_host(range(5)).data_ptr() == logits.data_ptr()
 
 
-@pytest.mark.parametrize("params", [SamplingParams(max_tokens=9), SamplingParams(
-    max_tokens=9, temperature=0.8, seed=5, logprobs=2
-)])  # fmt: skip
+GREEDY = SamplingParams(max_tokens=12, ignore_eos=True)
+DRAWN = SamplingParams(max_tokens=9, ignore_eos=True, temperature=0.8, seed=5, logprobs=2)
+
+
+@pytest.mark.parametrize("params", [GREEDY, DRAWN])
 def test_metadata_made_on_either_side_gives_the_same_events(
     folder: Path, engine: Engine, params: SamplingParams
 ) -> None:
@@ -180,8 +182,7 @@ def test_metadata_made_on_either_side_gives_the_same_events(
     for one in (engine, engine_of(folder, static=False)):
         events: list[Token] = []
         for i in range(5):
-            drawn = params if i % 2 else SamplingParams(max_tokens=12)
-            one.submit(Request(i, tuple(range(2, 60 + 30 * i)), drawn))
+            one.submit(Request(i, tuple(range(2, 60 + 30 * i)), params if i % 2 else GREEDY))
             events += [e for e in one.step() if isinstance(e, Token)]
         while one.busy:
             events += [e for e in one.step() if isinstance(e, Token)]
