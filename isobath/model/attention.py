@@ -126,4 +126,5 @@ def insert(
         keep_rows=plan.keep_rows,
         dtype=project.dtype,
         eps=config.rms_norm_eps,
+        single=batch.single,
     )
