@@ -182,7 +182,8 @@ def test_metadata_made_on_either_side_gives_the_same_events(
     for one in (engine, engine_of(folder, static=False)):
         events: list[Token] = []
         for i in range(5):
-            one.submit(Request(i, tuple(range(2, 60 + 30 * i)), params if i % 2 else GREEDY))
+            prompt = tuple((7 * i + j) % one.config.vocab_size for j in range(60 + 30 * i))
+            one.submit(Request(i, prompt, params if i % 2 else GREEDY))
             events += [e for e in one.step() if isinstance(e, Token)]
         while one.busy:
             events += [e for e in one.step() if isinstance(e, Token)]
