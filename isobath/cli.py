@@ -149,6 +149,38 @@ def plan(
         _show_plans(rows)
 
 
+@app.command()
+def doctor(
+    op: Annotated[str | None, typer.Option(help="Only this op.")] = None,
+    case: Annotated[str | None, typer.Option(help="Only this case of it.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Only this backend.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Only this dialect: ocp or fnuz.")] = None,
+    model: Model = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also op by op in the model.")] = False,
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Verdict file.", show_default="the one that the engine reads"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every kernel and the whole model on this machine; exit code 1 if anything is wrong."""
+    from rich.console import Console
+
+    from isobath.doctor.ops import Wanted
+    from isobath.doctor.report import WIDTH, show
+    from isobath.doctor.run import Round, run
+
+    wanted = Wanted(op, backend, dialect, case)
+    report = run(Round(wanted, device, model, layers, save))
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    else:
+        show(report, Console(width=None if sys.stdout.isatty() else WIDTH))
+    if not report.green:
+        raise SystemExit(1)
+
+
 @bench.command("cpu")
 def bench_cpu(
     model: Model = None,
@@ -197,6 +229,25 @@ def bench_scheduler(
     from isobath.bench import scheduler
 
     scheduler.main(steps=steps, context=context)
+
+
+@app.command()
+def xcompile(
+    target: Annotated[
+        list[str] | None, typer.Option(help="gfx942, gfx950 or sm_90.", show_default="all")
+    ] = None,
+    op: Annotated[list[str] | None, typer.Option(help="An op.", show_default="all")] = None,
+    record: Annotated[Path | None, typer.Option(help="Append rows to this file.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Fail where machine code differs from this record.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compile every kernel for GPUs that are not here; exit 1 when a contract is broken."""
+    from isobath.xcompile import run
+
+    code = run.main(target or (), op or (), as_json=as_json, recorded=record, compared=compare)
+    raise SystemExit(code)
 
 
 @app.command()

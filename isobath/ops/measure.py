@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from isobath.numerics.dialect import Dialect
-from isobath.ops.contract import Arguments, Backend, Case, Op
+from isobath.ops.contract import Arguments, Backend, Case, Op, Work
 from isobath.ops.placement import Poisoned, beyond_2_gib, copied, guarded, tensors
 from isobath.ops.replay import Timing, capture, time_calls, watched
 
@@ -31,7 +31,8 @@ CPU = torch.device("cpu")
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """agrees, error: against the reference, in the unit of the op's agreement. format_error: the
-    same against unrounded inputs, where the case has them. note: the first failure, or ""."""
+    same against unrounded inputs, where the case has them. note: the first failure, or "". work: by
+    the op's contract."""
 
     agrees: bool
     error: float
@@ -41,6 +42,7 @@ class Measurement:
     batch_invariant: bool | None
     timing: Timing | None
     note: str
+    work: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,10 @@ def _measure(subject: Subject, timed: bool, budget_s: float) -> Measurement:
     timing = None
     if timed and right:
         timing = time_subject(subject, replay=replayable is True, budget_s=budget_s)
-    return Measurement(right, error, format_error, repeatable, replayable, alone, timing, note)
+    work = subject.op.work(subject.build()) if subject.op.work else None
+    return Measurement(
+        right, error, format_error, repeatable, replayable, alone, timing, note, work
+    )
 
 
 def expected(subject: Subject, *, unrounded: bool = False) -> Observed:

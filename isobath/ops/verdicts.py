@@ -22,7 +22,7 @@ import torch
 
 from isobath.config import cache_folder
 from isobath.errors import ConfigError
-from isobath.ops.contract import PROPERTIES, Op
+from isobath.ops.contract import PROPERTIES, Op, Work
 from isobath.ops.measure import Measurement, Subject
 from isobath.target import Target
 
@@ -37,6 +37,7 @@ class Verdict:
 
     arch, device: the target's architecture and product name. triton: None where it is not
     installed. source: hash of the code that was measured. error is null for an infinite one.
+    nbytes, flops, fp8: of contract.Work, null where the op does not say.
     """
 
     op: str
@@ -59,6 +60,16 @@ class Verdict:
     us_p10: float | None
     us_p90: float | None
     note: str
+    nbytes: int | None = None
+    flops: int | None = None
+    fp8: bool | None = None
+
+    @property
+    def work(self) -> Work | None:
+        """What the call had to do at least, where its contract says."""
+        if self.nbytes is None:
+            return None
+        return Work(self.nbytes, self.flops or 0, bool(self.fp8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class Choice:
 
 def verdict(subject: Subject, measured: Measurement, target: Target) -> Verdict:
     """The row for one measurement made on `target`."""
-    timing = measured.timing
+    timing, work = measured.timing, measured.work
     return Verdict(
         op=subject.op.name,
         backend=subject.backend.name,
@@ -94,6 +105,9 @@ def verdict(subject: Subject, measured: Measurement, target: Target) -> Verdict:
         us_p10=timing.p10 if timing else None,
         us_p90=timing.p90 if timing else None,
         note=measured.note,
+        nbytes=work.nbytes if work else None,
+        flops=work.flops if work else None,
+        fp8=work.fp8 if work else None,
     )
 
 

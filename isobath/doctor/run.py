@@ -1,0 +1,103 @@
+"""The doctor's round: machine, ops, model, report, verdict file.
+
+With an op, case or backend named it looks at that alone and leaves the saved verdicts as they are;
+a whole round replaces them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from isobath.doctor import shadow, whole
+from isobath.doctor.machine import ceilings, facts
+from isobath.doctor.ops import Advance, Wanted, check_ops, steps
+from isobath.doctor.report import Report, choices
+from isobath.engine.llm import BUNDLED, LLM
+from isobath.errors import IsobathError
+from isobath.ops.verdicts import verdict_file, write
+from isobath.target import Target, detect
+
+JOBS = 8
+"""Processes that judge on a GPU at once: each compiles on one core and holds a device context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What to look at. wanted: which ops (None in all its fields: every one). device: "auto", "gpu"
+    or "cpu". model: a checkpoint instead of the bundled one. layers: also compare every op inside
+    the model. save: the verdict file; None is the one that the engine reads."""
+
+    wanted: Wanted = field(default_factory=Wanted)
+    device: str = "auto"
+    model: Path | None = None
+    layers: bool = False
+    save: Path | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out, so that the engine may choose from the verdicts."""
+        return self.wanted == Wanted()
+
+
+def run(what: Round) -> Report:
+    """Examine; progress goes to stderr. Raises ConfigError for an op, case, dialect or device that
+    does not exist."""
+    start = time.monotonic()
+    target = detect(what.device)
+    torch.set_num_threads(1 if target.kind == "cpu" else torch.get_num_threads())
+    jobs = min(JOBS, max(1, (os.cpu_count() or 2) // 2))
+    total = steps(target, what.wanted) + (1 + whole.STEPS if what.whole else 0)
+    with _progress(total) as advance:
+        found = ceilings(target) if what.whole else None
+        advance("ceilings", 1 if what.whole else 0)
+        ops = check_ops(target, what.wanted, jobs=jobs, advance=advance)
+        chosen, refused = choices(ops.rows)
+        if what.whole:  # before the model is looked at, which takes what is saved
+            write(what.save or verdict_file(target), ops.rows)
+        findings = _model(what, target, advance) if what.whole or what.layers else []
+    if not what.whole:
+        chosen, refused = {}, {}
+    seconds = time.monotonic() - start
+    return Report(facts(target), found, ops, findings, chosen, refused, seconds)
+
+
+def _model(what: Round, target: Target, advance: Advance) -> list[whole.Finding]:
+    """Findings about the whole model; an engine that cannot start is one."""
+    path = what.model or BUNDLED
+    again = "isobath doctor" + (f" --model {what.model}" if what.model else "")
+    device = "cpu" if target.kind == "cpu" else "gpu"
+    findings = []
+    try:
+        llm = LLM(path, device=device)
+        findings += whole.check_model(llm, path, advance=advance, reproduce=again)
+        if what.layers:
+            findings += shadow.check_layers(path, llm, reproduce=f"{again} --layers")
+    except (IsobathError, RuntimeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        findings.append(whole.Finding("model", False, detail, again))
+    return findings
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Advance]:
+    """A bar of steps on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("starting", total=total)
+        yield lambda name, count: bar.update(task, description=name, advance=count)
