@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 HAS_TORCH := -c 'import sys, importlib.metadata as m; \
   v = tuple(int(x) for x in m.version("torch").split(".")[:2]); sys.exit(not (2, 11) <= v < (2, 14))'
 
-.PHONY: demo test test-nightly lint setup clean
+.PHONY: demo test test-nightly lint setup setup-asm clean
 
 demo: $(VENV)/.installed
 	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --temperature 0.6 --seed 0
@@ -29,6 +29,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 setup: $(VENV)/.installed-test
+
+# A disassembler for gfx942, from Debian's or Ubuntu's llvm-19: the emulator reads linked binaries with it.
+setup-asm: setup
+	@command -v llvm-objdump-19 || command -v llvm-objdump-22 || { \
+	  command -v apt-get >/dev/null || { echo "make: no llvm-objdump-19 and no apt-get: install LLVM 19 or 22" >&2; exit 1; }; \
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -qq -y llvm-19; }
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

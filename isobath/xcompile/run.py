@@ -1,0 +1,77 @@
+"""`isobath xcompile`: sweep the asked ops and targets, print, record, compare; the exit code says
+whether a contract is broken or code changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from isobath.errors import BackendUnavailable
+from isobath.ops.table import contract, op_names
+from isobath.xcompile.target import MACHINES, machine_of
+
+
+def main(
+    targets: Sequence[str],
+    ops: Sequence[str],
+    *,
+    as_json: bool = False,
+    recorded: Path | None = None,
+    compared: Path | None = None,
+) -> int:
+    """Exit code: 0, or 1 when a contract is broken or a kernel's code differs from `compared`.
+
+    targets, ops: all when empty. recorded: JSON lines are appended. Raises ConfigError for an
+    unknown target, BackendUnavailable without triton.
+    """
+    machines = [machine_of(name) for name in targets] or list(MACHINES.values())
+    wanted = [op for op in map(contract, ops or op_names()) if "triton" in op.backends]
+    report, sweep = _with_triton()
+    rows = []
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=len(machines) * len(wanted))
+        for machine in machines:
+            for op in wanted:
+                bar.update(task, description=f"{machine.arch} {op.name}")
+                rows += sweep.judge_op(op, machine)
+                bar.advance(task)
+    records = report.as_records(rows)
+    differences = report.changed(compared, records) if compared else []
+    if recorded:
+        report.append(recorded, records)
+    broken = sum(bool(row.broken) for row in rows)
+    if as_json:
+        facts = {"kernels": len(rows), "broken": broken, "changed": differences, "rows": records}
+        print(json.dumps(facts))
+    else:
+        for machine in machines:
+            mine = [row for row in rows if row.arch == machine.arch]
+            Console().print(report.table(mine, f"{machine.arch}: compiled, not run"))
+        for line in differences:
+            print(line)
+        print(f"{len(rows)} kernels, {broken} break a contract, {len(differences)} changed")
+    return int(broken > 0 or bool(differences))
+
+
+def _with_triton() -> tuple[ModuleType, ModuleType]:
+    """(report, sweep), which import triton."""
+    try:
+        from isobath.xcompile import report, sweep
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise BackendUnavailable(
+            "cross-compilation",
+            found="no triton in this environment",
+            effect="there is no compiler for GPU kernels",
+            do="pip install 'isobath[asm]'",
+        ) from error
+    return report, sweep
