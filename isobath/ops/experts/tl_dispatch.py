@@ -4,6 +4,9 @@ Pairs (token, slot) are numbered token * k + slot. Sorting is by counting, with 
 on which program runs first: the order is by expert, then by pair. All grids follow from T.
 """
 
+# mypy: ignore-errors
+# Device code has no types.
+
 import triton
 import triton.language as tl
 
@@ -34,8 +37,8 @@ def dispatch(
 
     experts: int64 [pairs], -1 nowhere. order: int32 [pairs], pairs by expert, the valid ones first.
     tiles: int32 [num_tiles, 3], (expert, first place in order, rows), rows 0 past the last. codes,
-    scale: FP8 activations as bytes. rows: bf16 [T, WIDTH], their exact values. SPAN: the power of two at
-    or above WIDTH.
+    scale: FP8 activations as bytes. rows: bf16 [T, WIDTH], their exact values. SPAN: the power of
+    two at or above WIDTH.
     """
     pid = tl.program_id(0)
     if pid > E:

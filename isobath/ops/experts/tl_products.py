@@ -10,6 +10,9 @@ PLAIN stands for float32 weights and activations; nothing is rounded then. WIDTH
 constants because ptxas serialises the matrix instructions of a loop that might not run at all.
 """
 
+# mypy: ignore-errors
+# Device code has no types.
+
 import triton
 import triton.language as tl
 
@@ -23,7 +26,12 @@ def times_power(pair, exponent, NATIVE: tl.constexpr):
     if NATIVE:
         factor = exponent * 0x00800080
         return tl.inline_asm_elementwise(
-            "mul.bf16x2 $0, $1, $2;", "=r,r,r", [pair, factor], dtype=tl.uint32, is_pure=True, pack=1
+            "mul.bf16x2 $0, $1, $2;",
+            "=r,r,r",
+            [pair, factor],
+            dtype=tl.uint32,
+            is_pure=True,
+            pack=1,
         )
     else:
         factor = (exponent << 23).to(tl.float32, bitcast=True)
@@ -132,9 +140,7 @@ def gate_up(
         factor = tl.load(weights + pair, mask=m < rows, other=0.0)
         value = tl.trans(gate * sigmoid(gate) * up * factor[None, :])
         if not PLAIN:
-            codes, byte = quantize_groups(
-                value.to(tl.bfloat16).to(tl.float32), QUANT_MAX, FP8
-            )
+            codes, byte = quantize_groups(value.to(tl.bfloat16).to(tl.float32), QUANT_MAX, FP8)
             value = codes.to(FP8, bitcast=True).to(tl.float32) * ue8m0_decode(byte)[:, None]
         place = (first + m).to(tl.int64)[:, None]
         column = block * 128 + tl.arange(0, 128)[None, :]

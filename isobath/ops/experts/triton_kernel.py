@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from isobath.numerics.dialect import OCP
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor
 from isobath.ops.experts import ExpertWeights
@@ -21,7 +22,6 @@ from isobath.ops.experts.packing import TILE, Packed, pack, random_packed
 from isobath.ops.experts.tl_dispatch import combine, dispatch
 from isobath.ops.experts.tl_products import down, gate_up
 from isobath.ops.tl_common import fp8_of, pow2, target_of
-from isobath.numerics.dialect import OCP
 
 FIXED_HEIGHT = 64
 """The tile height of the ablation without dynamic tiles."""

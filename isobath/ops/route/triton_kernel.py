@@ -60,8 +60,11 @@ def gate_slices(
 
 @triton.jit
 def softplus(x):
-    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|). Below 2^-6 four terms of log1p's series are exact to
-    2^-26; above, a logarithm's absolute error of 2^-22 is at most 2^-16 of the result."""
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|).
+
+    Below 2^-6 four terms of log1p's series are exact to 2^-26; above, a logarithm's absolute error
+    of 2^-22 is at most 2^-16 of the result.
+    """
     u = tl.exp(-tl.abs(x))
     series = u * (1.0 - u * (0.5 - u * (0.33333334 - u * 0.25)))
     tail = tl.where(u < 0.015625, series, tl.log(1.0 + u))
