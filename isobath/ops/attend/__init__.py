@@ -8,6 +8,7 @@ from isobath.cache.view import CacheView, Pages
 from isobath.numerics.compare import Relative
 from isobath.ops.contract import Op
 from isobath.ops.sparse_attention import select
+from isobath.ops.work import attended
 
 
 class Attend(Protocol):
@@ -51,5 +52,7 @@ OP = Op(
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "torch"),
+    rows={"window": "window_rows", "compressed": "pages"},
+    work=attended,
     source="DeepSeek-V4 report, attention with sinks and inverse rotation of the output",
 )

@@ -48,5 +48,7 @@ CASES = (
     Case("real_window", Raw(Inputs(((400, 1), (77, 1), (0, 1)), ratio=0, heads=64))),
     Case("real_selected", Raw(Inputs(((2600, 1), (90, 1)), topk=512, heads=64, page_rows=32))),
     Case("real_ratio_128", Raw(Inputs(((1100, 1), (5, 1)), ratio=128, heads=64, page_rows=1))),
+    Case("far_decode", Raw(Inputs(DECODE, topk=16, padded=1)), far=True),
+    Case("far_mixed", Raw(Inputs(MIXED, padded=1)), far=True),
     Case("real_prefill", Raw(Inputs(((140, 5), (0, 3)), topk=16, heads=64, page_rows=32))),
 )

@@ -66,5 +66,6 @@ OP = Op(
     writes=("state", "cache"),
     observe=observe,
     backends=("triton", "torch"),
+    rows={"cache": "entry_rows"},
     source="DeepSeek-V4 report, compressed sparse and heavily compressed attention",
 )

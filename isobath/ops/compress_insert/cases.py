@@ -141,4 +141,6 @@ CASES = (
     Case("zero_values", make(((0, 8),), 4, hostile="zero")),
     Case("amax_edge", make(((0, 9),), 4, dtype=torch.float32, hostile="edge")),
     Case("nan_in", make(((0, 13), (3, 1)), 4, hostile="nan")),
+    Case("far", make(MIXED, 4, padded=True), far=True),
+    Case("far_ratio_128", make(((127, 1), (255, 1)), 128), far=True),
 )

@@ -54,5 +54,6 @@ OP = Op(
     observe=observe,
     asm={"gfx942": ("!scratch_",)},
     backends=("triton", "torch"),
+    rows={"cache": "slots"},
     source="DeepSeek-V4 inference code, attention: q_norm, kv_norm, apply_rotary_emb, act_quant",
 )

@@ -56,4 +56,5 @@ CASES = (
     Case("amax_edge", make(3, hostile="edge")),
     Case("nan_row", make(3, hostile="nan")),
     Case("nan_latent", make(3, hostile="nan_latent")),
+    Case("far", make(7, padded=1), far=True),
 )

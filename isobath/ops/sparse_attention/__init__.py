@@ -7,6 +7,7 @@ import torch
 from isobath.cache.view import CacheView, Pages
 from isobath.numerics.compare import Relative
 from isobath.ops.contract import Arguments, Op
+from isobath.ops.work import attended
 
 
 class SparseAttention(Protocol):
@@ -63,5 +64,7 @@ OP = Op(
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "torch"),
+    rows={"window": "window_rows", "compressed": "pages"},
+    work=attended,
     source="DeepSeek-V4 report, attention with sinks and inverse rotation of the output",
 )

@@ -45,5 +45,6 @@ OP = Op(
     writes=("cache",),
     observe=observe,
     backends=("triton", "torch"),
+    rows={"cache": "slots"},
     source="DeepSeek-V4 inference code, attention: kv_norm, apply_rotary_emb, act_quant",
 )

@@ -63,4 +63,5 @@ CASES = (
     Case("zero_block", make(3, hostile="zero")),
     Case("amax_edge", make(3, hostile="edge")),
     Case("nan_in", make(3, hostile="nan")),
+    Case("far", make(7, padded=1), far=True),
 )
