@@ -35,6 +35,6 @@ OP = Op(
     weights=("weight",),
     select=select,
     asm={"gfx942": ("v_mfma_f32_16x16x32_fp8_fp8", "!scratch_")},
-    backends=("triton", "torch"),
+    backends=("triton", "cublas", "aiter", "torch"),
     source="DeepSeek-V4 inference code, fp8_gemm",
 )

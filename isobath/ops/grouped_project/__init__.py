@@ -48,6 +48,6 @@ OP = Op(
     observe=observe,
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
-    backends=("triton", "torch"),
+    backends=("triton", "cublas", "torch"),
     source="DeepSeek-V4 report, grouped output projection; inference code, act_quant before wo_b",
 )

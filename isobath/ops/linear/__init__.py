@@ -31,6 +31,6 @@ OP = Op(
     weights=("weight",),
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
-    backends=("triton", "torch"),
+    backends=("triton", "cublas", "torch"),
     source="DeepSeek-V4 inference code, linear",
 )

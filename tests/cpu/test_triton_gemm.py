@@ -1,0 +1,82 @@
+"""The Triton GEMMs in Triton's interpreter: right on every small case, and the same in every tile.
+
+Batch invariance is not asked here: the interpreter multiplies with NumPy, whose order of summation
+depends on shapes. Sums that are exact in float32 are compared bit for bit instead; the rest is for
+a GPU to show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.interpreter import ROOT, judged, repair
+
+OPS = ("fp8_linear", "linear", "grouped_linear", "grouped_project", "shared_expert")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_triton_agrees_with_the_reference_on_every_small_case(op: str) -> None:
+    rows = list(judged(op, ()))
+    assert len(rows) >= 16
+    for row in rows:
+        assert row["agrees"], (row["case"], row["dialect"], row["note"])
+        assert row["deterministic"], row
+
+
+def test_rows_do_not_depend_on_their_number_or_on_the_tile() -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.cpu.test_triton_gemm"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 20, found
+    assert all(found.values()), found
+
+
+def exact_in_every_tile() -> dict[str, bool]:
+    """Per tile and number of tokens: whether fp8_linear gives the exact product, bit for bit.
+
+    Codes are integers up to 2 and scales at most four powers apart, so that sums over K = 384 are
+    multiples of 1/16 up to 1536: exact in float32 in any order; they are rounded to bf16 once.
+    """
+    repair()
+    import torch
+
+    from isobath.numerics.dialect import OCP
+    from isobath.numerics.fp8 import ACTIVATION_BLOCK, WEIGHT_BLOCK, Fp8Tensor
+    from isobath.ops.fp8_linear.reference import fp8_linear
+    from isobath.ops.fp8_linear.triton_kernel import launch
+    from isobath.ops.tl_gemm import Tile
+
+    generator = torch.Generator().manual_seed(5)
+
+    def matrix(rows: int, width: int, block: tuple[int, int]) -> Fp8Tensor:
+        data = torch.randint(-2, 3, (rows, width), generator=generator).to(OCP.dtype)
+        shape = (-(-rows // block[0]), width // block[1])
+        scale = torch.randint(125, 128, shape, generator=generator).to(torch.uint8)
+        return Fp8Tensor(data, scale, OCP, block)
+
+    weight, whole = matrix(256, 384, WEIGHT_BLOCK), matrix(33, 384, ACTIVATION_BLOCK)
+    want = fp8_linear(whole, weight)
+    tiles = {
+        "left": Tile(16, 32, 4, 1),
+        "swapped": Tile(16, 64, 4, 1, swap=True),
+        "pair": Tile(32, 64, 4, 1, pair=True),
+        "large": Tile(32, 128, 4, 1),
+    }
+    found = {}
+    for name, tile in tiles.items():
+        for tokens in (1, 3, 16, 17, 33):
+            x = Fp8Tensor(whole.data[:tokens], whole.scale[:tokens], OCP, ACTIVATION_BLOCK)
+            got = launch(x, weight, tile, tile.options("cpu"))
+            found[f"{name} {tokens}"] = torch.equal(got, want[:tokens])
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(exact_in_every_tile()))
