@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from isobath.errors import BackendUnavailable
 from isobath.numerics import OCP, fp8, mxfp4
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.experts.packing import pack
+from isobath.ops.table import contract
 from tests.support.interpreter import judged, repair
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,6 +37,11 @@ def test_triton_backend_keeps_its_contract(op: str) -> None:
         assert row["agrees"], row
         assert row["deterministic"] is True, row
         assert row["batch_invariant"] is not False, row
+
+
+def test_aiter_is_refused_with_a_reason() -> None:
+    with pytest.raises(BackendUnavailable, match="experts"):
+        contract("experts").backend("aiter")
 
 
 def test_minus_zero_is_packed_as_zero() -> None:

@@ -68,6 +68,6 @@ OP = Op(
     weights=("expert_weights",),
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
-    backends=("triton", "torch"),
+    backends=("triton", "torch", "aiter"),
     source="DeepSeek-V4 report and inference code, Expert.forward; OCP MX 1.0 for MXFP4",
 )

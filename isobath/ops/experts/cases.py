@@ -47,18 +47,15 @@ def make(
         elif hostile == "nan":
             x[0, 0] = float("nan")
         weights = uniform(generator, tokens, k, device=device) + 0.1
-        matrices = (w13, w2) if exact else (round_mxfp4(w13), round_mxfp4(w2))
-        if hostile == "negative_zero":  # code 8 is NaN for a kernel that widens it to FNUZ
-            matrices = tuple(_plant_negative_zeros(m) for m in matrices)
-        elif hostile == "scale_spread":  # no FP8 byte holds both ends of 16 binades of group scales
-            matrices[0].scale[..., 0::2] -= 16
-            matrices = tuple(Mxfp4Tensor(m.packed, m.scale) for m in matrices)
+        matrices = ExpertWeights(w13, w2)
+        if not exact:
+            matrices = _rounded(w13, w2, hostile)
         shared = normal(generator, tokens, width, device=device)
         return {
             "x": x if exact else round_fp8(x, dialect, ACTIVATION_BLOCK),
             "experts": chosen,
             "weights": weights,
-            "expert_weights": ExpertWeights(*matrices),
+            "expert_weights": matrices,
             "shared": (shared if exact else shared.bfloat16()) if tokens % 2 else None,
             "limit": 10.0,
         }
@@ -66,7 +63,16 @@ def make(
     return build
 
 
-def _plant_negative_zeros(weight: Mxfp4Tensor) -> Mxfp4Tensor:
+def _rounded(w13: torch.Tensor, w2: torch.Tensor, hostile: str) -> ExpertWeights:
+    up, down = round_mxfp4(w13), round_mxfp4(w2)
+    if hostile == "negative_zero":  # code 8, NaN for a kernel that widens it to FNUZ
+        return ExpertWeights(_with_negative_zeros(up), _with_negative_zeros(down))
+    if hostile == "scale_spread":  # no FP8 byte holds both ends of 16 binades of group scales
+        up.scale[..., 0::2] -= 16
+    return ExpertWeights(up, down)
+
+
+def _with_negative_zeros(weight: Mxfp4Tensor) -> Mxfp4Tensor:
     """Every zero of `weight` written as -0."""
     codes = unpack(weight.packed)
     return Mxfp4Tensor(pack(torch.where(codes == 0, 8, codes)), weight.scale)
