@@ -1,0 +1,97 @@
+"""A whole launch: kernel arguments packed, workgroups run batch after batch.
+
+Batches keep registers inside the processor's cache; a kernel that waits for other workgroups (any
+atomic) runs with all of them resident instead. Nothing here knows tensors or Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from isobath.emulator.bits import Array, u8
+from isobath.emulator.blocks import Compiled, compile_program
+from isobath.emulator.code import Descriptor, Program
+from isobath.emulator.faults import LaunchError, ResourceLimit
+from isobath.emulator.global_unit import Watch
+from isobath.emulator.machine import Dispatch, Machine
+from isobath.emulator.memory import Memory
+from isobath.emulator.schedule import INSTRUCTION_LIMIT, Order, Schedule
+
+POISON = 0xDEADBEEF
+BATCH_WAVES = 256
+MOST_LDS, MOST_WARPS = 65536, 16
+KERNARG = "kernel arguments"
+
+
+def pack_arguments(descriptor: Descriptor, values: Sequence[int | float]) -> Array:
+    """The kernarg segment: values in order, the trailing scratch pointers null."""
+    slots = descriptor.arguments
+    if len(values) > len(slots):
+        raise LaunchError(
+            f"emulator: {len(values)} arguments",
+            found=f"the kernel takes {len(slots)}, of which the last may be scratch pointers",
+            do="pass what the kernel's signature names, without its constexprs",
+        )
+    size = max([descriptor.kernarg_bytes, *(s.offset + s.size for s in slots)], default=0)
+    out = np.zeros(-(-size // 4) * 4 + 64, u8)
+    for slot, value in zip(slots, values, strict=False):
+        if isinstance(value, float):
+            kind = {2: np.float16, 4: np.float32, 8: np.float64}[slot.size]
+            raw = np.array([value], kind).view(u8)
+        else:
+            whole = int(value) & ((1 << 8 * slot.size) - 1)
+            raw = np.frombuffer(whole.to_bytes(slot.size, "little"), u8)
+        out[slot.offset : slot.offset + slot.size] = raw
+    return out
+
+
+def check_resources(program: Program, num_warps: int, lds_bytes: int) -> None:
+    """Raises ResourceLimit where a compute unit could not hold one workgroup."""
+    if lds_bytes > MOST_LDS:
+        raise ResourceLimit(
+            f"{program.name} uses {lds_bytes} bytes of LDS",
+            found=f"a gfx942 workgroup has {MOST_LDS}",
+            effect="the launch fails on an MI300X, although the kernel compiles",
+            do="smaller tiles or fewer stages",
+        )
+    if not 1 <= num_warps <= MOST_WARPS:
+        raise ResourceLimit(
+            f"{program.name} launched with {num_warps} waves", found=f"1 to {MOST_WARPS} fit"
+        )
+
+
+def uses_atomics(program: Program) -> bool:
+    """Whether workgroups can meet in memory."""
+    return any("atomic" in instruction.name for instruction in program.instructions)
+
+
+def execute(
+    program: Program,
+    memory: Memory,
+    dispatch: Dispatch,
+    *,
+    order: Order = "lockstep",
+    poison: int = POISON,
+    watch: Callable[[Machine], Watch] | None = None,
+    limit: int = INSTRUCTION_LIMIT,
+) -> Array:
+    """Run every workgroup; the executions of each block, counted in waves."""
+    compiled: Compiled = compile_program(program)
+    total = dispatch.workgroups
+    batch = total if uses_atomics(program) else max(1, BATCH_WAVES // dispatch.num_warps)
+    counts = np.zeros(len(compiled.blocks), np.int64)
+    machine: Machine | None = None
+    for first in range(0, total, batch):
+        size = min(batch, total - first)
+        if machine is None or machine.workgroups != size:
+            machine = Machine(compiled, memory, dispatch, size)
+        machine.reset(first, poison)
+        machine.watches.clear()
+        if watch:
+            machine.watches.append(watch(machine))
+        machine.counts.fill(0)
+        Schedule(machine, order, limit).run()
+        counts += machine.counts
+    return counts

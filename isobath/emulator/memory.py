@@ -1,0 +1,167 @@
+"""Global memory: one segment an argument, far from its neighbours, every access checked.
+
+Segments lie 64 GiB apart, each at an address with the alignment that the caller's array had, so a
+wrong index or an offset that wrapped at 32 bits cannot land in another buffer. The segment keeps
+its own bytes; launch.py copies arguments in and out. Memory is sequentially consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from isobath.emulator.bits import Array, i64, u8
+from isobath.emulator.code import Program
+from isobath.emulator.faults import OutOfBounds
+from isobath.emulator.storage import Bytes
+
+BASE = 0x1000_0000_0000
+SPACING = 1 << 36
+_PADDING = 16
+
+
+@dataclass(slots=True)
+class Segment:
+    """name: as in fault messages; base: device address; size in bytes; store: its bytes.
+
+    valid: bool a byte where only part of the segment belongs to an argument; None when all does.
+    """
+
+    name: str
+    base: int
+    size: int
+    store: Bytes
+    writable: bool = True
+    valid: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an access stands: an instruction of a program, and who each wave is."""
+
+    index: int
+    program: Program
+    describe: Callable[[int], str]
+
+    @property
+    def text(self) -> str:
+        return str(self.program.instructions[self.index])
+
+
+class Memory:
+    """The segments of one launch."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+
+    def add(self, name: str, octets: Array, *, align: int = 0, writable: bool = True) -> Segment:
+        """A segment holding a copy of `octets` (uint8, flat) at an address = align mod 4096."""
+        size = len(octets)
+        padded = np.zeros(-(-size // 16) * 16 + _PADDING, u8)
+        padded[:size] = octets
+        base = BASE + len(self.segments) * SPACING + SPACING // 2 + align
+        segment = Segment(name, base, size, Bytes(padded), writable)
+        self.segments.append(segment)
+        return segment
+
+    def find(self, address: int) -> Segment | None:
+        """The segment in whose 64 GiB the address lies."""
+        number = (address - BASE) // SPACING
+        if 0 <= number < len(self.segments):
+            return self.segments[number]
+        return None
+
+    def locate(
+        self, address: Array, lanes: Array | None, width: int, store: bool
+    ) -> tuple[Segment, Array] | None:
+        """(segment, offsets) when every active lane is inside one segment, else None."""
+        low, high = int(address.min()), int(address.max())
+        segment = self.find(low)
+        if segment and low >= segment.base and high + width <= segment.base + segment.size:
+            offset = address - segment.base
+        elif lanes is None:
+            return None
+        else:
+            some = np.argmax(lanes)
+            inside = np.where(lanes, address, address.ravel()[some])
+            low, high = int(inside.min()), int(inside.max())
+            segment = self.find(low)
+            if not segment or low < segment.base or high + width > segment.base + segment.size:
+                return None
+            offset = inside - segment.base
+        if (store and not segment.writable) or segment.valid is not None:
+            return None
+        return segment, offset
+
+    def split(
+        self, site: Site, address: Array, lanes: Array | None, width: int, what: str
+    ) -> list[tuple[Segment, Array, Array | None]]:
+        """(segment, offsets, lanes) of every segment touched. Raises OutOfBounds."""
+        if lanes is not None and not lanes.any():
+            return []
+        store = what != "load"
+        found = self.locate(address, lanes, width, store)
+        if found:
+            return [(*found, lanes)]
+        active = np.ones(address.shape, bool) if lanes is None else lanes
+        number = (address - BASE) // SPACING
+        parts: list[tuple[Segment, Array, Array | None]] = []
+        outside = active & ((number < 0) | (number >= len(self.segments)))
+        for k in np.unique(number[active & ~outside]):
+            segment = self.segments[int(k)]
+            mine = active & (number == k)
+            offset = address - segment.base
+            wrong = mine & ((offset < 0) | (offset + width > segment.size))
+            if store and not segment.writable:
+                wrong = mine
+            if segment.valid is not None:
+                first = np.clip(offset, 0, segment.size - 1)
+                last = np.clip(offset + width - 1, 0, segment.size - 1)
+                wrong |= mine & ~(segment.valid[first] & segment.valid[last])
+            outside |= wrong
+            parts.append((segment, np.where(mine, offset, 0), mine))
+        if outside.any():
+            raise self._fault(site, address, outside, width, what)
+        return parts
+
+    def _fault(
+        self, site: Site, address: Array, outside: Array, width: int, what: str
+    ) -> OutOfBounds:
+        wave, lane = (int(x) for x in np.argwhere(outside)[0])
+        at = int(address[wave, lane])
+        return OutOfBounds(
+            f"{what} of {width} bytes outside every buffer",
+            found=f"{site.text}\n    {site.describe(wave)}, lane {lane} "
+            f"({int(outside.sum())} lanes in all): address {at:#x}, {self.nearest(at, width)}",
+            effect="a GPU would return or destroy another tensor's bytes, or fault",
+            do="check the index, the mask and the 32-bit arithmetic in front of this access",
+        )
+
+    def nearest(self, address: int, width: int) -> str:
+        """Where an address lies with respect to the closest segment, in words."""
+        if address < 1 << 16:
+            return "a null pointer"
+        visible = [s for s in self.segments if s.name != "kernel arguments"] or self.segments
+
+        def distance(s: Segment) -> int:
+            return max(s.base - address, address + width - s.base - s.size)
+
+        segment = min(visible, key=distance)
+        offset = address - segment.base
+        name = f"buffer {segment.name} ({segment.size} bytes)"
+        if offset < 0:
+            return f"{-offset} bytes before {name}"
+        if offset + width > segment.size:
+            return f"byte {offset} of {name}, {offset + width - segment.size} past its end"
+        if not segment.writable:
+            return f"byte {offset} of {name}, which is read only"
+        return f"byte {offset} of {name}, between its elements"
+
+
+def full(address: Array, waves: int) -> Array:
+    """An address of every lane, also where it was the same for all."""
+    if address.shape == (waves, 64) and address.dtype == i64:
+        return address
+    return np.ascontiguousarray(np.broadcast_to(address, (waves, 64)), dtype=i64)

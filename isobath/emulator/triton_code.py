@@ -1,0 +1,145 @@
+"""Triton's own compiler for gfx942: a JIT function and its arguments become a Program.
+
+The specialisation (divisibility by 16, pointer range, integers equal to one, None) is what Triton's
+JIT would choose for these arguments: its own binder is asked, with the addresses that the emulator
+gave. No GPU and no ROCm are needed. The only file here that imports Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from isobath.emulator.buffers import HostArray, host_array, is_array
+from isobath.emulator.code import Program, parse_text
+from isobath.emulator.faults import LaunchError
+
+TARGET = ("hip", "gfx942", 64)
+
+
+@dataclass(frozen=True, slots=True)
+class TritonCode:
+    """A compiled kernel. arguments: what the kernarg segment receives, in order; meta: every
+    argument by name, for a grid that is a function."""
+
+    program: Program
+    lds_bytes: int
+    num_warps: int
+    arguments: tuple[HostArray | int | float, ...]
+    meta: Mapping[str, Any]
+    hsaco: bytes
+
+
+class _Pointer:
+    """An array as the JIT's binder wants to see it."""
+
+    def __init__(self, array: HostArray) -> None:
+        self.array = array
+        self.dtype = array.dtype
+
+    def data_ptr(self) -> int:
+        return self.array.address
+
+    def ptr_range(self) -> int:
+        return self.array.high - self.array.low
+
+
+def compile_kernel(
+    kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> TritonCode:
+    """Compile a JIT function (decorated or not) for gfx942 as a launch with these arguments would.
+
+    kwargs: parameters by name and further compile options; options: num_warps, num_stages.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile, make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    function, named = _unwrap(kernel, args, dict(kwargs))
+    _refuse_unknown(function)
+    target = GPUTarget(*TARGET)
+    backend = make_backend(target)
+    wrapped = [_wrap(f"argument {k}", value) for k, value in enumerate(args)]
+    for name, value in zip(function.arg_names, wrapped, strict=False):
+        if isinstance(value, _Pointer):
+            value.array = host_array(name, value.array.keep)
+    named = {name: _wrap(name, value) for name, value in named.items()} | dict(options)
+    named.setdefault("debug", False)
+    binder = create_function_from_signature(function.signature, function.params, backend)
+    try:
+        bound, specialization, extra = binder(*wrapped, **named)
+    except TypeError as error:
+        raise LaunchError(
+            f"emulator: {function.__name__} was not called with its parameters",
+            found=str(error),
+            do=f"pass {', '.join(function.arg_names)}",
+        ) from error
+    chosen, signature, constexprs, attributes = function._pack_args(
+        backend, named, bound, specialization, extra
+    )
+    source = ASTSource(function, signature, constexprs, attributes)
+    compiled = compile(source, target=target, options=chosen.__dict__)
+    arguments = tuple(
+        _number_or_array(name, bound[name], kind)
+        for name, kind in signature.items()
+        if kind != "constexpr"
+    )
+    return TritonCode(
+        _program(compiled.asm["amdgcn"]),
+        compiled.metadata.shared,
+        compiled.metadata.num_warps,
+        arguments,
+        {name: _plain(value) for name, value in bound.items()},
+        compiled.asm["hsaco"],
+    )
+
+
+@lru_cache(maxsize=256)
+def _program(text: str) -> Program:
+    return parse_text(text)
+
+
+def _wrap(name: str, value: Any) -> Any:
+    return _Pointer(host_array(name, value)) if is_array(value) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.array.keep if isinstance(value, _Pointer) else value
+
+
+def _number_or_array(name: str, value: Any, kind: object) -> HostArray | int | float:
+    if isinstance(value, _Pointer):
+        return value.array
+    if isinstance(value, bool | int) and not str(kind).startswith(("fp", "bf")):
+        return int(value)
+    if isinstance(value, int | float):
+        return float(value)
+    raise LaunchError(
+        f"emulator: argument {name} is a {type(value).__name__}",
+        found=f"Triton passes it as {kind}",
+        do="pass arrays, tensors and numbers; build descriptors inside the kernel",
+    )
+
+
+def _unwrap(kernel: Any, args: Sequence[Any], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The JIT function below @autotune and @heuristics, whose values are added to `named`."""
+    while not hasattr(kernel, "_pack_args"):
+        heuristics = getattr(kernel, "values", None)
+        if isinstance(heuristics, dict):
+            known = dict(zip(kernel.arg_names, args, strict=False)) | named
+            named |= {name: choose(known) for name, choose in heuristics.items()}
+        inner = getattr(kernel, "fn", None)
+        if inner is None or type(kernel).__name__ == "InterpretedFunction":
+            raise LaunchError(
+                f"emulator: cannot compile a {type(kernel).__name__}",
+                do="pass a function decorated with @triton.jit, and unset TRITON_INTERPRET",
+            )
+        kernel = inner
+    return kernel, named
+
+
+def _refuse_unknown(function: Any) -> None:
+    if not hasattr(function, "signature") or not hasattr(function, "params"):
+        raise LaunchError("emulator: this Triton version's JIT function is not understood")
