@@ -177,8 +177,7 @@ def doctor(
         print(json.dumps(report.as_dict()))
     else:
         show(report, Console(width=None if sys.stdout.isatty() else WIDTH))
-    if not report.green:
-        raise SystemExit(1)
+    raise SystemExit(report.exit_code)
 
 
 @bench.command("cpu")

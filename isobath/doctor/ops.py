@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
-import torch
-
 from isobath.ops.collect import collect
 from isobath.ops.measure import Measurement, Subject, measure, time_subject
 from isobath.ops.verdicts import Verdict, verdict
@@ -52,9 +50,9 @@ class Wanted:
 
 
 def check_ops(target: Target, wanted: Wanted, *, jobs: int, advance: Advance) -> OpsResult:
-    """Judge and time everything wanted; `jobs`: processes on a GPU (a CPU has this one)."""
+    """Judge and time everything wanted; `jobs`: processes that judge at once, 1 for this one."""
     found = collect(target, wanted.op, wanted.backend, wanted.dialect, wanted.case)
-    if target.kind == "cpu" or jobs < 2:
+    if jobs < 2:
         rows = [_judge(subject, target, advance) for subject in found.subjects]
     else:
         rows = _judge_apart(found.subjects, target, wanted, jobs, advance)
@@ -143,11 +141,3 @@ def _time(row: Verdict, subject: Subject, advance: Advance) -> Verdict:
         return replace(row, agrees=False, error=None, note=f"while timed: {error}")
     subject.drawn.clear()
     return replace(row, us=timing.median, us_p10=timing.p10, us_p90=timing.p90)
-
-
-def device_is_alive(target: Target) -> bool:
-    """Whether the device still computes; after some faults it does not."""
-    try:
-        return float(torch.ones(2, device=target.device).sum()) == 2
-    except RuntimeError:
-        return False

@@ -48,6 +48,11 @@ class Report:
         """Whether nothing is wrong."""
         return not (self.red or self.refused) and all(f.passed for f in self.findings)
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command."""
+        return 0 if self.green else 1
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, for --json."""
         return {

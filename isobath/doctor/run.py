@@ -54,7 +54,7 @@ def run(what: Round) -> Report:
     start = time.monotonic()
     target = detect(what.device)
     torch.set_num_threads(1 if target.kind == "cpu" else torch.get_num_threads())
-    jobs = min(JOBS, max(1, (os.cpu_count() or 2) // 2))
+    jobs = 1 if target.kind == "cpu" else min(JOBS, max(1, (os.cpu_count() or 2) // 2))
     total = steps(target, what.wanted) + (1 + whole.STEPS if what.whole else 0)
     with _progress(total) as advance:
         found = ceilings(target) if what.whole else None

@@ -77,11 +77,13 @@ class Shadow:
         return call
 
 
-def check_layers(path: Path, llm: LLM, *, reproduce: str) -> list[Finding]:
-    """A finding for every op, over all its calls while the first of PROMPTS is scored."""
-    shadow, judged = Shadow(), llm.ops
-    device = llm.target.device
-    table = shadow.table(judged)
+def check_layers(
+    path: Path, llm: LLM, *, reproduce: str, table: OpTable | None = None
+) -> list[Finding]:
+    """A finding for every op of `table` (by default llm's), over all its calls while the first of
+    PROMPTS is scored."""
+    shadow, device = Shadow(), llm.target.device
+    table = shadow.table(table or llm.ops)
     config, weights = load(path, numerics="native", dialect=llm.dialect, device=device, ops=table)
     ids = llm.text.encode(PROMPTS[0])
     score(config, weights, table, device, ids, len(ids))

@@ -57,8 +57,8 @@ def check_model(
         got[text] = llm.score(text).double().cpu()
         advance("model", 1)
     return [
-        _logits(got, wanted, exact, reproduce),
-        _greedy(texts, starts, got, wanted, reproduce),
+        judge_logits(got, wanted, exact, reproduce),
+        judge_tokens(texts, starts, got, wanted, reproduce),
     ]
 
 
@@ -80,7 +80,7 @@ def _reference(
     return found
 
 
-def _logits(got: Scores, wanted: Scores, exact: Scores, reproduce: str) -> Finding:
+def judge_logits(got: Scores, wanted: Scores, exact: Scores, reproduce: str) -> Finding:
     """Worst and mean relative distance of a position's logits, against twice the format's own."""
     mine, formats = (
         torch.cat([distance(one[text], wanted[text]) for text in wanted]) for one in (got, exact)
@@ -93,7 +93,7 @@ def _logits(got: Scores, wanted: Scores, exact: Scores, reproduce: str) -> Findi
     return Finding("logits", passed, detail, reproduce)
 
 
-def _greedy(
+def judge_tokens(
     texts: Sequence[tuple[int, ...]],
     starts: Sequence[int],
     got: Scores,

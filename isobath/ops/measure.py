@@ -81,11 +81,17 @@ class Subject:
         return {name: t.detach().to(self.judged_on, copy=True) for name, t in seen.items()}
 
 
-def measure(subject: Subject, *, timed: bool = False, budget_s: float = BUDGET_S) -> Measurement:
-    """Measure everything that can be measured here; time only what is right, and only if asked."""
+def measure(
+    subject: Subject, *, timed: bool = False, budget_s: float = BUDGET_S, decode: bool = False
+) -> Measurement:
+    """Measure everything that can be measured here; time only what is right, and only if asked.
+
+    decode: on a CPU, too, a call whose torch operators show that it cannot be captured is not
+    graph-safe; the CPU's own kernels read values back where only prefill goes.
+    """
     with torch.no_grad():
         try:
-            return _measure(subject, timed, budget_s)
+            return _measure(subject, timed, budget_s, decode)
         except Exception as error:  # a backend may raise anything, and doing so is its verdict
             text = f"{type(error).__name__}: {error}"
             return Measurement(False, float("inf"), None, None, None, None, None, text)
@@ -93,7 +99,7 @@ def measure(subject: Subject, *, timed: bool = False, budget_s: float = BUDGET_S
             subject.drawn.clear()  # large ones would fill the memory
 
 
-def _measure(subject: Subject, timed: bool, budget_s: float) -> Measurement:
+def _measure(subject: Subject, timed: bool, budget_s: float, decode: bool) -> Measurement:
     guard = guarded(subject.build())
     got = subject.observe(subject.prepared(guard.args))
     right, error, note = judge(subject.op, got, expected(subject))
@@ -106,7 +112,9 @@ def _measure(subject: Subject, timed: bool, budget_s: float) -> Measurement:
         format_error = judge(subject.op, got, expected(subject, unrounded=True))[1]
     repeatable = _is_deterministic(subject, got)
     alone = _is_batch_invariant(subject, got)
-    replayable, unsafe = _is_graph_safe(subject, got) if right else (None, "")
+    replayable, unsafe = None, ""
+    if right and (decode or subject.device.type == "cuda"):
+        replayable, unsafe = _is_graph_safe(subject, got)
     for passed, text in (
         (repeatable, "two runs on equal inputs differ"),
         (alone, "a row's result depends on the rows beside it"),
@@ -218,6 +226,9 @@ def _is_graph_safe(subject: Subject, first: Observed) -> tuple[bool | None, str]
     Captured on one seed's inputs, replayed on another's and on its own again: each time the bits of
     an eager call? Weights stay those of the capture. first: the eager result on its own inputs.
     """
+    reason = watched(subject.backend, subject.prepared(subject.build()), subject.op.name)
+    if reason:
+        return False, reason
     if subject.device.type != "cuda" or subject.case.far:
         return None, ""
     static, other = subject.prepared(subject.build()), subject.build(seed=SEED + 1)
@@ -225,9 +236,6 @@ def _is_graph_safe(subject: Subject, first: Observed) -> tuple[bool | None, str]
     if [t.shape for t in tensors(static)] != [t.shape for t in tensors(other)]:
         return None, ""
     own, others = ([t.clone() for t in tensors(args)] for args in (static, other))
-    reason = watched(subject.backend, subject.prepared(subject.build()), subject.op.name)
-    if reason:
-        return False, reason
     try:
         graph = capture(subject.backend, static)
     except RuntimeError as error:
