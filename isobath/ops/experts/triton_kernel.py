@@ -188,6 +188,7 @@ def _dispatch(
         SPAN=pow2(width),
         FP8=fp8_of(dialect)["FP8"],
         GROUP=ACTIVATION_BLOCK[1],
+        PLAIN=decoded == 0,
         num_warps=4,
     )
     return rows, order, table
