@@ -87,4 +87,6 @@ CASES = (
     Case("nan_key", make((1, 6), (9, 4), hostile="nan_key")),
     Case("nan_key_prefill", make((9,), (9,), hostile="nan_key")),
     Case("nan_query", make(DECODE, (3, 2, 1), hostile="nan_query")),
+    Case("far_decode", make(DECODE, (9, 0, 4)), far=True),
+    Case("far_prefill", make((23,), (21,)), far=True),
 )

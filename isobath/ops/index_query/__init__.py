@@ -48,8 +48,10 @@ OP = Op(
     "index_query",
     signature=IndexQuery,
     agree=Relative(2**-5),  # FP8 code flips after a bf16 flip, as window_insert
-    must=("deterministic", "batch_invariant"),
+    must=("deterministic", "graph_safe", "batch_invariant"),
     observe=observe,
     select=select,
+    asm={"gfx942": ("v_cvt_pk_fp8_f32", "!scratch_")},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, lightning indexer; FP8 rows as vLLM, no Hadamard on either side",
 )

@@ -26,7 +26,9 @@ OP = Op(
     "index_topk",
     signature=IndexTopk,
     agree=Exact(),
-    must=("deterministic", "batch_invariant"),
+    must=("deterministic", "graph_safe", "batch_invariant"),
     select=select,
+    asm={"gfx942": ("!scratch_",)},
+    backends=("triton", "torch"),
     source="DeepSeek-V4 report, sparse selection; the tie rule is ours",
 )

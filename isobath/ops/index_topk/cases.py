@@ -44,6 +44,8 @@ CASES = (
     Case("one_more_than_k", make(5, 65, 64)),
     Case("ragged", make(13, 301, 64)),
     Case("real", make(3, 2100, 512)),
+    Case("two_levels", make(3, 20_000, 64)),
+    Case("two_levels_ties", make(3, 17_000, 512, "ties")),
     Case("ties", make(9, 200, 32, "ties")),
     Case("all_equal", make(4, 130, 64, "all_equal")),
     Case("nan_in", make(5, 60, 8, "nan")),
