@@ -382,7 +382,7 @@ def attend(
             scale * LOG2E.value,
             eps or 0.0,
             heads,
-            pages.table.shape[1] if pages else 0,
+            pages.table.stride(0) if pages else 0,
             splits,
             **_geometry(layout),
             WINDOW=window_rows.shape[1],
