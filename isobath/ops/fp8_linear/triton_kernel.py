@@ -48,7 +48,7 @@ TILES: Tiles = {
 """Predicted from instruction counts and occupancy, not measured."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def fp8_linear_kernel(
     x,
     x_scale,

@@ -43,7 +43,7 @@ TILES: Tiles = {
 FP32_TILES: Tiles = {kind: ((0, Tile(32, 32, 4, 2, swap=True)),) for kind in TILES}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def grouped_linear_kernel(
     x,
     w,

@@ -46,7 +46,7 @@ TILES: Tiles = {
 FP32_TILES: Tiles = {kind: ((0, Tile(16, 128, 4, 1, swap=True)),) for kind in TILES}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def grouped_project_kernel(
     x,
     w,

@@ -49,7 +49,7 @@ STEP = {torch.bfloat16: 64, torch.float32: 32}
 """K extent of a tile: 128 bytes a row."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def linear_kernel(
     x,
     w,

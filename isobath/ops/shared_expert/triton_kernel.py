@@ -71,7 +71,7 @@ def gated_bf16(gate, up, limit):
     return gated(gate, up, limit).to(tl.bfloat16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def wide_hidden_kernel(
     x,
     x_scale,
@@ -108,7 +108,7 @@ def wide_hidden_kernel(
     tl.store(scale + token * GROUPS + group, byte.to(tl.uint8), mask=token < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def narrow_hidden_kernel(
     x,
     x_scale,
@@ -154,7 +154,7 @@ def narrow_hidden_kernel(
     tl.store(at, gated_bf16(gate, up, limit), mask=token[None, :] < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def narrow_down_kernel(
     hidden,
     w,
