@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 HAS_TORCH := -c 'import sys, importlib.metadata as m; \
   v = tuple(int(x) for x in m.version("torch").split(".")[:2]); sys.exit(not (2, 11) <= v < (2, 14))'
 
-.PHONY: demo test test-nightly lint setup setup-asm clean
+.PHONY: demo test test-nightly test-gpu lint setup setup-asm clean
 
 demo: $(VENV)/.installed
 	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --temperature 0.6 --seed 0
@@ -22,7 +22,11 @@ test: lint
 	$(PYTEST)
 
 test-nightly: lint
-	$(PYTEST) -m "nightly or not nightly"
+	$(PYTEST) -m "not gpu"
+
+# On a machine with a GPU; one process, since times and graphs do not share a device well.
+test-gpu: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
