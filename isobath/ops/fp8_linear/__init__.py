@@ -6,7 +6,8 @@ import torch
 
 from isobath.numerics.compare import Relative
 from isobath.numerics.fp8 import Fp8Tensor
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes, product
 
 
 class Fp8Linear(Protocol):
@@ -25,6 +26,14 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {"x": Fp8Tensor(x.data[rows], x.scale[rows], x.dialect, x.quant_block)}
 
 
+def work(args: Arguments) -> Work:
+    """Operands read once, bf16 written once."""
+    x, weight = args["x"], args["weight"]
+    (tokens, width), rows = x.shape, weight.shape[0]
+    moved = nbytes(x, weight) + 2 * tokens * rows
+    return Work(moved, product(tokens, rows, width), fp8=True)
+
+
 OP = Op(
     "fp8_linear",
     signature=Fp8Linear,
@@ -34,6 +43,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
+    work=work,
     asm={"gfx942": ("v_mfma_f32_16x16x32_fp8_fp8", "!scratch_")},
     backends=("triton", "cublas", "aiter", "torch"),
     source="DeepSeek-V4 inference code, fp8_gemm",

@@ -6,7 +6,8 @@ import torch
 
 from isobath.numerics.compare import Relative
 from isobath.numerics.fp8 import Fp8Tensor
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes, product
 
 
 class GroupedLinear(Protocol):
@@ -24,6 +25,14 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {"x": args["x"][rows]}
 
 
+def work(args: Arguments) -> Work:
+    """Operands read once, the result written once."""
+    (tokens, groups, width), rows = args["x"].shape, args["weight"].shape[1]
+    written = tokens * groups * rows * args["x"].element_size()
+    moved = nbytes(args["x"], args["weight"]) + written
+    return Work(moved, product(tokens, groups * rows, width))
+
+
 OP = Op(
     "grouped_linear",
     signature=GroupedLinear,
@@ -31,6 +40,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
+    work=work,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "torch"),
     source="DeepSeek-V4 report, grouped output projection",

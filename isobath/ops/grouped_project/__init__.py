@@ -12,7 +12,8 @@ import torch
 from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor, dequantize
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes, product
 
 
 class GroupedProject(Protocol):
@@ -37,6 +38,14 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {"x": args["x"][rows]}
 
 
+def work(args: Arguments) -> Work:
+    """Operands read once; a byte a value written, or a value of x's dtype."""
+    (tokens, groups, width), rows = args["x"].shape, args["weight"].shape[1]
+    size = args["x"].element_size() if args["dialect"] is None else 1
+    moved = nbytes(args["x"], args["weight"]) + tokens * groups * rows * size
+    return Work(moved, product(tokens, groups * rows, width))
+
+
 OP = Op(
     "grouped_project",
     signature=GroupedProject,
@@ -47,6 +56,7 @@ OP = Op(
     weights=("weight",),
     observe=observe,
     select=select,
+    work=work,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "cublas", "torch"),
     source="DeepSeek-V4 report, grouped output projection; inference code, act_quant before wo_b",

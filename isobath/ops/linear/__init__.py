@@ -5,7 +5,8 @@ from typing import Protocol
 import torch
 
 from isobath.numerics.compare import Relative
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes, product
 
 
 class Linear(Protocol):
@@ -22,6 +23,13 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {"x": args["x"][rows]}
 
 
+def work(args: Arguments) -> Work:
+    """Operands read once, float32 written once."""
+    (tokens, width), rows = args["x"].shape, args["weight"].shape[0]
+    moved = nbytes(args["x"], args["weight"]) + 4 * tokens * rows
+    return Work(moved, product(tokens, rows, width))
+
+
 OP = Op(
     "linear",
     signature=Linear,
@@ -30,6 +38,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("weight",),
     select=select,
+    work=work,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "cublas", "torch"),
     source="DeepSeek-V4 inference code, linear",

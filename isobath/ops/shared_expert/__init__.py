@@ -6,7 +6,8 @@ import torch
 
 from isobath.numerics.compare import Relative
 from isobath.numerics.fp8 import Fp8Tensor
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes, product
 
 
 class SharedExpert(Protocol):
@@ -37,6 +38,14 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {"x": x[rows]}
 
 
+def work(args: Arguments) -> Work:
+    """Input and weights read once, the output written once; the hidden vector may stay in cache."""
+    x, w13, w2 = args["x"], args["w13"], args["w2"]
+    (tokens, width), hidden, quantized = x.shape, w2.shape[1], isinstance(x, Fp8Tensor)
+    moved = nbytes(x, w13, w2) + tokens * width * (2 if quantized else 4)
+    return Work(moved, 3 * product(tokens, hidden, width), fp8=quantized)
+
+
 OP = Op(
     "shared_expert",
     signature=SharedExpert,
@@ -46,6 +55,7 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     weights=("w13", "w2"),
     select=select,
+    work=work,
     asm={"gfx942": ("v_mfma_f32_16x16x32_fp8_fp8", "!scratch_")},
     backends=("triton", "torch"),
     source="DeepSeek-V4 report and inference code, Expert.forward with the shared expert's weights",
