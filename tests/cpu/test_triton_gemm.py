@@ -66,7 +66,7 @@ def exact_in_every_tile() -> dict[str, bool]:
     tiles = {
         "left": Tile(16, 32, 4, 1),
         "swapped": Tile(16, 64, 4, 1, swap=True),
-        "pair": Tile(32, 64, 4, 1, pair=True),
+        "pair": Tile(32, 128, 4, 1, pair=True),
         "large": Tile(32, 128, 4, 1),
     }
     found = {}
