@@ -3,11 +3,11 @@
     python -m isobath.bench.decode_layer [--sequences 1,8,64] [--ratios 0,4,128] [--json PATH]
 
 Random weights of V4-Flash's shapes and a small vocabulary; every sequence decodes one token at its
-own position near --context, over caches of random rows. The same step is captured with LAYERS
-layers and with one; a layer is the difference, so embedding, head and metadata are not in it. Its
-weights are never warm: LAYERS sets of them take turns, each larger than any last-level cache. On a
-CPU (for tests) calls are eager and there are no launches. The last line of stdout is one JSON
-object.
+own position near --context, over caches of random rows, laid out as the engine's graphs are. The
+same step is captured with LAYERS layers and with one; a layer is the difference, so metadata,
+embedding and head are not in it. Its weights are never warm: LAYERS sets of them take turns, each
+larger than any last-level cache. On a CPU (for tests) calls are eager and there are no launches.
+The last line of stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import torch
 from isobath.cache.pool import PAGE_TOKENS, CachePool, allocate_pool
 from isobath.cache.view import CacheView, write_rows
 from isobath.config import ModelConfig
-from isobath.model.batch import Batch, BatchBuilder, Chunk
+from isobath.engine.metadata import DecodeMetadata, Shape
+from isobath.model.batch import Batch, Chunk
 from isobath.model.dummy import dummy_model
 from isobath.model.v4 import forward
 from isobath.model.weights import ModelWeights
@@ -48,7 +49,7 @@ WARM_UP, SAMPLES, FILL_ROWS = 3, 30, 1 << 16
 @dataclass(frozen=True, slots=True)
 class Row:
     """One kind of layer at one batch size. us, p90_us: a layer. launches: kernels, copies and fills
-    a layer, None where no profiler sees them. rest_us: embedding and head of the small vocabulary.
+    a layer, None where no profiler sees them. rest_us: metadata, embedding, small head.
     """
 
     bench: str
@@ -63,6 +64,8 @@ class Row:
     torch: str
 
 
+Compute = Callable[[], Batch]
+"""Lays out the step on the device, from what was copied there."""
 Kernels = dict[str, tuple[float, float]]
 """Name -> (calls, microseconds) a layer."""
 
@@ -108,14 +111,14 @@ def measure(
     context: int,
 ) -> tuple[Row, Kernels]:
     """One kind of layer with `count` sequences of about `context` tokens."""
-    pool, batch = decode_step(config, weights, count, context, target.device)
+    pool, compute = decode_step(config, weights, ops, count, context, target.device)
     steps = [
         _step(
             replace(config, num_hidden_layers=n, compress_ratios=config.compress_ratios[:n]),
             replace(weights, layers=weights.layers[:n]),
             ops,
             replace(pool, layers=pool.layers[:n]),
-            batch,
+            compute,
         )
         for n in (1, LAYERS)
     ]
@@ -139,14 +142,21 @@ def measure(
 
 
 def decode_step(
-    config: ModelConfig, weights: ModelWeights, count: int, context: int, device: torch.device
-) -> tuple[CachePool, Batch]:
-    """Caches of random rows, and a step of one token for each of `count` sequences in them."""
+    config: ModelConfig,
+    weights: ModelWeights,
+    ops: OpTable,
+    count: int,
+    context: int,
+    device: torch.device,
+) -> tuple[CachePool, Compute]:
+    """Caches of random rows, and what lays out a step of one token for each of `count` sequences
+    in them. Its page table is as wide as the engine's short graphs have it."""
     generator = torch.Generator().manual_seed(count)
-    low = max(context - SPREAD, 1)
-    starts = torch.randint(low, context + SPREAD, (count,), generator=generator).tolist()
+    low, high = max(context - SPREAD, 1), context + SPREAD
+    starts = torch.randint(low, high, (count,), generator=generator).tolist()
     ids = torch.randint(2, config.vocab_size, (count,), generator=generator).tolist()
-    each = -(-(context + SPREAD) // PAGE_TOKENS)
+    longest = max(high, 4 * config.index_topk + 3)
+    each = -(-longest // PAGE_TOKENS)
     pool = allocate_pool(
         config,
         slots=count + 1,
@@ -167,7 +177,10 @@ def decode_step(
         Chunk([ids[i]], starts[i], i + 1, range(1 + i * each, 1 + (i + 1) * each))
         for i in range(count)
     ]
-    return pool, BatchBuilder(config, pool, device).build(chunks)
+    metadata = DecodeMetadata(config, pool, ops, device, max_lanes=count, max_context=longest)
+    shape = Shape(count, (count,) * len(metadata.ratios), longest)
+    metadata.fill(chunks, shape)
+    return pool, lambda: metadata.compute(shape)
 
 
 def _fill(cache: CacheView) -> None:
@@ -179,14 +192,14 @@ def _fill(cache: CacheView) -> None:
 
 
 def _step(
-    config: ModelConfig, weights: ModelWeights, ops: OpTable, pool: CachePool, batch: Batch
+    config: ModelConfig, weights: ModelWeights, ops: OpTable, pool: CachePool, compute: Compute
 ) -> Callable[[], None]:
     """One decode step as a call without arguments: a graph's replay on a GPU."""
 
     def eager() -> None:
-        logits.copy_(forward(config, weights, ops, pool, batch))
+        logits.copy_(forward(config, weights, ops, pool, compute()))
 
-    first = forward(config, weights, ops, pool, batch)
+    first = forward(config, weights, ops, pool, compute())
     assert bool(first.isfinite().all()), "random weights gave NaN, so their routes mean nothing"
     logits = torch.empty_like(first)
     if logits.device.type == "cpu":

@@ -31,7 +31,8 @@ def test_step_has_one_token_a_sequence_near_the_context_in_rows_that_are_written
     config = read_config(BUNDLED)
     config = replace(config, num_hidden_layers=LAYERS, compress_ratios=(4,) * LAYERS)
     _, weights = dummy_model(config, dialect=OCP, device=torch.device("cpu"), ops=bind("torch"))
-    pool, batch = decode_step(config, weights, 5, 600, torch.device("cpu"))
+    pool, compute = decode_step(config, weights, bind("torch"), 5, 600, torch.device("cpu"))
+    batch = compute()
     assert batch.single and len(batch.token_ids) == 5
     assert int(batch.positions.min()) >= 600 - 256 and int(batch.positions.max()) < 600 + 256
     assert len(pool.layers) == LAYERS
