@@ -80,8 +80,12 @@ def capture(call: Call, args: Arguments) -> Captured:
     for static, value in zip(tensors(args), start, strict=True):
         static.copy_(value)
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph, stream=stream):
-        result = call(**args)
+    with torch.cuda.stream(stream):  # torch.cuda.graph() would empty the allocator's cache, too
+        graph.capture_begin()
+        try:
+            result = call(**args)
+        finally:
+            graph.capture_end()
     torch.cuda.synchronize()
     return Captured(graph, args, result)
 
