@@ -25,7 +25,7 @@ from isobath.emulator.faults import (
     UninitialisedLds,
     UnsupportedInstruction,
 )
-from isobath.emulator.launch import Launch, launch
+from isobath.emulator.launch import Launch, launch, run_program
 
 __all__ = [
     "Deadlock",
@@ -45,4 +45,5 @@ __all__ = [
     "UninitialisedLds",
     "UnsupportedInstruction",
     "launch",
+    "run_program",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from isobath.emulator.faults import LaunchError
@@ -144,6 +145,7 @@ def parse_instructions(text: str) -> tuple[tuple[Instruction, ...], dict[str, in
     return tuple(found), labels
 
 
+@lru_cache(maxsize=256)
 def parse_text(text: str) -> Program:
     """A Program from Triton's `amdgcn` assembly, descriptor and argument layout included."""
     directives: dict[str, str] = {}

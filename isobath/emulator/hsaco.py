@@ -32,7 +32,7 @@ def unpack(data: bytes, at: int = 0) -> tuple[Any, int]:
     def number(width: int, signed: bool = False) -> int:
         return int.from_bytes(data[at + 1 : at + 1 + width], "big", signed=signed)
 
-    if tag < 0x80 or tag >= 0xE0:
+    if tag < 0x80 or tag >= 0x100 - 32:  # small integers, the negative ones at the top
         return (tag if tag < 0x80 else tag - 256), at + 1
     if tag in _SINGLE:
         return _SINGLE[tag], at + 1

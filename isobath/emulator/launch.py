@@ -89,16 +89,44 @@ def launch(
 
         options = {"num_warps": num_warps, "num_stages": num_stages}
         loaded = compile_kernel(kernel, args, constexprs, options)
-    shape = _grid(grid, loaded.meta)
+    return _run(loaded, _grid(grid, loaded.meta), wanted, exact=exact, entry=entry)
+
+
+def run_program(
+    program: Program,
+    grid: tuple[int, int, int],
+    arguments: Sequence[tuple[str, Any]],
+    *,
+    num_warps: int,
+    lds_bytes: int,
+    exact: bool = False,
+    checks: str | Iterable[str] = "all",
+) -> Launch:
+    """launch() for code that is already compiled: arguments are (name, array or number) in the
+    order of the kernarg segment; a float argument must be a Python float."""
+    bound = tuple(host_array(name, a) if is_array(a) else a for name, a in arguments)
+    loaded = _Loaded(program, lds_bytes, num_warps, bound, {})
+    return _run(loaded, grid, _checks(checks), exact=exact)
+
+
+def _run(
+    loaded: Any,
+    grid: tuple[int, int, int],
+    checks: tuple[str, ...],
+    *,
+    exact: bool,
+    entry: str = "preload",
+) -> Launch:
+    """loaded: a _Loaded or a TritonCode."""
     check_resources(loaded.program, loaded.num_warps, loaded.lds_bytes)
     buffers = Buffers([a for a in loaded.arguments if isinstance(a, HostArray)])
     values = [buffers.address(a) if isinstance(a, HostArray) else a for a in loaded.arguments]
     packed = pack_arguments(loaded.program.descriptor, values)
     kernarg = buffers.memory.add(KERNARG, packed, writable=False)
-    dispatch = Dispatch(shape, loaded.num_warps, loaded.lds_bytes, kernarg, entry, exact)
-    outcome = run_checked(loaded.program, buffers, dispatch, wanted)
+    dispatch = Dispatch(grid, loaded.num_warps, loaded.lds_bytes, kernarg, entry, exact)
+    outcome = run_checked(loaded.program, buffers, dispatch, checks)
     buffers.write_back()
-    return Launch(loaded.program, shape, loaded.num_warps, loaded.lds_bytes, outcome, loaded.hsaco)
+    return Launch(loaded.program, grid, loaded.num_warps, loaded.lds_bytes, outcome, loaded.hsaco)
 
 
 def _checks(checks: str | Iterable[str]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from isobath.emulator.buffers import HostArray, host_array, is_array
@@ -87,18 +86,13 @@ def compile_kernel(
         if kind != "constexpr"
     )
     return TritonCode(
-        _program(compiled.asm["amdgcn"]),
+        parse_text(compiled.asm["amdgcn"]),
         compiled.metadata.shared,
         compiled.metadata.num_warps,
         arguments,
         {name: _plain(value) for name, value in bound.items()},
         compiled.asm["hsaco"],
     )
-
-
-@lru_cache(maxsize=256)
-def _program(text: str) -> Program:
-    return parse_text(text)
 
 
 def _wrap(name: str, value: Any) -> Any:

@@ -24,7 +24,8 @@ LADDER = (
     ("plan",),  # counts the bytes of the model's inventory; nothing in the model asks it
     ("engine",),
     ("server",),
-    ("doctor", "xcompile", "bench", "emulator"),
+    ("emulator",),  # reads numerics and errors alone, see EMULATOR_READS; what judges reads it
+    ("doctor", "xcompile", "bench"),
     ("cli",),  # fronts all of them
     ("__main__",),
 )
