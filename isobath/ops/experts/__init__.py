@@ -8,7 +8,8 @@ import torch
 from isobath.numerics.compare import Relative
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,17 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | chosen | {"x": picked, "shared": shared}
 
 
+def work(args: Arguments) -> Work:
+    """The weights of every expert that a token names, three products a pair of token and expert."""
+    named = args["experts"][args["experts"] >= 0]
+    w13, w2 = args["expert_weights"].w13, args["expert_weights"].w2
+    count, width, inner = w2.shape
+    weights = nbytes(args["expert_weights"]) * len(named.unique()) // count
+    moved = weights + nbytes(args["x"], args["shared"]) + 2 * len(args["x"].data) * width
+    assert w13.shape == (count, 2 * inner, width), (w13.shape, w2.shape)
+    return Work(moved, product(len(named), 3 * inner, width))
+
+
 OP = Op(
     "experts",
     signature=Experts,
@@ -69,5 +81,6 @@ OP = Op(
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "torch", "aiter"),
+    work=work,
     source="DeepSeek-V4 report and inference code, Expert.forward; OCP MX 1.0 for MXFP4",
 )

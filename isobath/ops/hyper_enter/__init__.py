@@ -10,7 +10,8 @@ import torch
 from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor, dequantize
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,17 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {name: None if t is None else t[rows] for name, t in chosen.items()}
 
 
+def work(args: Arguments) -> Work:
+    """Streams are read and, after an expansion, written; x is written twice. The projection's
+    operations are float32 and few."""
+    streams, y = args["streams"], args["y"]
+    tokens, count, width = streams.shape
+    written = nbytes(streams) * (y is not None) + nbytes(streams) // count
+    if args["dialect"] is not None:
+        written += tokens * width
+    return Work(nbytes(args) + written + 4 * tokens * count * (1 + count))
+
+
 OP = Op(
     "hyper_enter",
     signature=HyperEnter,
@@ -81,5 +93,6 @@ OP = Op(
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "torch"),
+    work=work,
     source="DeepSeek-V4 report, manifold-constrained hyper-connections",
 )

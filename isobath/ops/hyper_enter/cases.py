@@ -50,6 +50,7 @@ CASES = (
     Case("tall", make(67, 128)),
     Case("flash", make(3, 4096), small=False),
     Case("flash_tall", make(70, 4096), small=False),
+    Case("flash_prefill", make(1024, 4096), small=False, large=True),
     Case("two_streams", make(3, 128, count=2)),
     Case("odd_width", make(5, 96, plain=True)),
     Case("strided", make(5, 128, expand="strided")),

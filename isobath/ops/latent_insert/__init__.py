@@ -11,8 +11,9 @@ from isobath.cache.view import CacheView
 from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor, dequantize
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
 from isobath.ops.window_insert import observe as observe_cache
+from isobath.ops.work import nbytes, rows_of
 
 
 class LatentInsert(Protocol):
@@ -45,6 +46,14 @@ def observe(result: Fp8Tensor | torch.Tensor, args: Arguments) -> Mapping[str, t
     return {"latent": latent, **observe_cache(None, args)}
 
 
+def work(args: Arguments) -> Work:
+    """Each token's latent and row are read, and written as FP8 or as they were."""
+    size = args["qa_kv"].element_size() if args["dialect"] is None else 1
+    latent = args["qa_kv"].shape[0] * len(args["q_norm"]) * size
+    stored = rows_of(args["cache"], len(args["slots"]))
+    return Work(nbytes(args["qa_kv"], args["cos_sin"], args["slots"]) + latent + stored)
+
+
 OP = Op(
     "latent_insert",
     signature=LatentInsert,
@@ -55,5 +64,6 @@ OP = Op(
     asm={"gfx942": ("!scratch_",)},
     backends=("triton", "torch"),
     rows={"cache": "slots"},
+    work=work,
     source="DeepSeek-V4 inference code, attention: q_norm, kv_norm, apply_rotary_emb, act_quant",
 )

@@ -46,6 +46,7 @@ CASES = (
     Case("ragged", make(7)),
     Case("tall", make(131, 128)),
     Case("flash", make(3, 1024)),
+    Case("flash_prefill", make(1024, 1024), small=False, large=True),
     Case("small", make(5, 128, 64, 16)),
     Case("plain", make(5, plain=True)),
     Case("plain_small", make(3, 96, 64, 16, plain=True)),
