@@ -24,6 +24,7 @@ import triton.language as tl
 from isobath.cache.layout import RowLayout
 from isobath.cache.view import CacheView, Pages
 from isobath.errors import BackendUnavailable
+from isobath.numerics.dialect import FNUZ, Dialect
 from isobath.ops.tl_common import fp8_of, pow2, target_of, turn, ue8m0_decode
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -61,6 +62,19 @@ PARTIAL_BYTES = 256 << 20
 
 
 @triton.jit
+def _decoded(code, FP8: tl.constexpr):
+    """uint8 codes -> float32. FP8 None: FNUZ, by integers, where the compiler lacks the type."""
+    if FP8 is None:
+        bits = code.to(tl.int32)
+        size = ((bits & 127) << 20).to(tl.float32, bitcast=True) * (2.0**119)
+        value = tl.where(bits > 128, -size, size)
+        value = tl.where(bits == 128, float("nan"), value)
+    else:
+        value = code.to(FP8, bitcast=True).to(tl.float32)
+    return value
+
+
+@triton.jit
 def _piece(
     base, rows, ok, scales, START: tl.constexpr, SIZE: tl.constexpr, ROW: tl.constexpr,
     BLOCK: tl.constexpr, SCALE_AT: tl.constexpr, FP8: tl.constexpr, PLAIN: tl.constexpr,
@@ -73,19 +87,21 @@ def _piece(
     if PLAIN:
         plain = base.to(tl.pointer_type(tl.float32), bitcast=True)
         at = rows[:, None] * (ROW // 4) + column[None, :]
-        return tl.load(plain + at, mask=ok[:, None], other=0.0)
-    GROUPS: tl.constexpr = SIZE // BLOCK if SIZE > BLOCK else 1
-    code = tl.load(base + rows[:, None] * ROW + column[None, :], mask=ok[:, None], other=0)
-    value = code.to(FP8, bitcast=True).to(tl.float32)
-    group = START // BLOCK + tl.arange(0, GROUPS)
-    if (ROW | SCALE_AT) % 8 == 0:
-        byte = (scales[:, None] >> (8 * group)[None, :]).to(tl.int32) & 255
+        value = tl.load(plain + at, mask=ok[:, None], other=0.0)
     else:
-        at = rows[:, None] * ROW + (SCALE_AT + group)[None, :]
-        byte = tl.load(base + at, mask=ok[:, None], other=0).to(tl.int32)
-    value = tl.reshape(value, [rows.shape[0], GROUPS, SIZE // GROUPS])
-    value = tl.reshape(value * ue8m0_decode(byte)[:, :, None], [rows.shape[0], SIZE])
-    return tl.cast(value, tl.bfloat16, fp_downcast_rounding="rtz")  # exact, and one instruction
+        GROUPS: tl.constexpr = SIZE // BLOCK if SIZE > BLOCK else 1
+        code = tl.load(base + rows[:, None] * ROW + column[None, :], mask=ok[:, None], other=0)
+        value = tl.reshape(_decoded(code, FP8), [rows.shape[0], GROUPS, SIZE // GROUPS])
+        group = START // BLOCK + tl.arange(0, GROUPS)
+        if (ROW | SCALE_AT) % 8 == 0:
+            byte = (scales[:, None] >> (8 * group)[None, :]).to(tl.int32) & 255
+        else:
+            at = rows[:, None] * ROW + (SCALE_AT + group)[None, :]
+            byte = tl.load(base + at, mask=ok[:, None], other=0).to(tl.int32)
+        value = tl.reshape(value * ue8m0_decode(byte)[:, :, None], [rows.shape[0], SIZE])
+        # Towards zero: exact here, and one instruction for two values.
+        value = tl.cast(value, tl.bfloat16, fp_downcast_rounding="rtz")
+    return value
 
 
 @triton.jit
@@ -357,8 +373,8 @@ def attend(
     part_o, part_m, part_l = q.new_empty(size * width + 2 * size, dtype=torch.float32).split(
         [size * width, size, size]
     )
-    target = TILES[target_of(q).kind]
-    tile = NARROW if heads <= 16 or layout.plain else target
+    kind = target_of(q).kind
+    tile = NARROW if heads <= 16 or layout.plain else TILES[kind]
     rows = min(HEADS, max(16, pow2(heads)))
     spoken = compressed.dialect if compressed else window.dialect
     for start in range(0, tokens, step):
@@ -386,8 +402,8 @@ def attend(
             splits,
             **_geometry(layout),
             WINDOW=window_rows.shape[1],
-            WINDOW_FP8=fp8_of(window.dialect)["FP8"],
-            FP8=fp8_of(spoken)["FP8"],
+            WINDOW_FP8=_fp8(window.dialect, kind),
+            FP8=_fp8(spoken, kind),
             PAGE=pages.page_rows if pages else 1,
             TOPK=topk,
             COMPRESSED=compressed is not None,
@@ -419,6 +435,11 @@ def attend(
                 num_warps=1,
             )
     return out
+
+
+def _fp8(dialect: Dialect, kind: str) -> object:
+    """attend_kernel's FP8 of a dialect: Triton has no FNUZ type for NVIDIA's GPUs."""
+    return None if kind == "cuda" and dialect == FNUZ else fp8_of(dialect)["FP8"]
 
 
 def _geometry(layout: RowLayout) -> dict[str, int | bool]:
