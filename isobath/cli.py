@@ -236,6 +236,7 @@ def xcompile(
         list[str] | None, typer.Option(help="gfx942, gfx950 or sm_90.", show_default="all")
     ] = None,
     op: Annotated[list[str] | None, typer.Option(help="An op.", show_default="all")] = None,
+    flash: Annotated[bool, typer.Option(help="Also what V4-Flash launches.")] = True,
     record: Annotated[Path | None, typer.Option(help="Append rows to this file.")] = None,
     compare: Annotated[
         Path | None, typer.Option(help="Fail where machine code differs from this record.")
@@ -245,8 +246,26 @@ def xcompile(
     """Compile every kernel for GPUs that are not here; exit 1 when a contract is broken."""
     from isobath.xcompile import run
 
-    code = run.main(target or (), op or (), as_json=as_json, recorded=record, compared=compare)
+    code = run.main(
+        target or (), op or (), as_json=as_json, flash=flash, recorded=record, compared=compare
+    )
     raise SystemExit(code)
+
+
+@app.command()
+def emulate(
+    op: Annotated[list[str] | None, typer.Option(help="An op.", show_default="all")] = None,
+    case: Annotated[str | None, typer.Option(help="A case by name.", show_default="all")] = None,
+    dialect: Annotated[str, typer.Option(help="FP8 dialect: fnuz or ocp.")] = "fnuz",
+    exact: Annotated[bool, typer.Option("--exact", help="Bit-exact matrix products.")] = False,
+    checks: Annotated[str, typer.Option(help="all, none, or waits,lds,poison,schedule.")] = "all",
+    as_json: Json = False,
+) -> None:
+    """Run ops' gfx942 machine code on this CPU; exit 1 when a case disagrees."""
+    from isobath.xcompile import emulate_run
+
+    wanted, facts = op or (), {"dialect": dialect, "checks": checks}
+    raise SystemExit(emulate_run.main(wanted, case, **facts, exact=exact, as_json=as_json))
 
 
 @app.command()

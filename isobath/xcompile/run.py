@@ -21,17 +21,19 @@ def main(
     ops: Sequence[str],
     *,
     as_json: bool = False,
+    flash: bool = True,
     recorded: Path | None = None,
     compared: Path | None = None,
 ) -> int:
     """Exit code: 0, or 1 when a contract is broken or a kernel's code differs from `compared`.
 
-    targets, ops: all when empty. recorded: JSON lines are appended. Raises ConfigError for an
+    targets, ops: all when empty. flash: what V4-Flash launches, besides what the cases launch.
+    recorded: JSON lines are appended. Raises ConfigError for an
     unknown target, BackendUnavailable without triton.
     """
     machines = [machine_of(name) for name in targets] or list(MACHINES.values())
     wanted = [op for op in map(contract, ops or op_names()) if "triton" in op.backends]
-    report, sweep = _with_triton()
+    report, sweep, model = _with_triton()
     rows = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -39,9 +41,11 @@ def main(
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=len(machines) * len(wanted))
         for machine in machines:
+            bar.update(task, description=f"{machine.arch} V4-Flash")
+            steps = model.record_flash(machine) if flash else {}
             for op in wanted:
                 bar.update(task, description=f"{machine.arch} {op.name}")
-                rows += sweep.judge_op(op, machine)
+                rows += sweep.judge_op(op, machine, steps.get(op.name))
                 bar.advance(task)
     records = report.as_records(rows)
     differences = report.changed(compared, records) if compared else []
@@ -61,10 +65,10 @@ def main(
     return int(broken > 0 or bool(differences))
 
 
-def _with_triton() -> tuple[ModuleType, ModuleType]:
-    """(report, sweep), which import triton."""
+def _with_triton() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """(report, sweep, flash), which import triton."""
     try:
-        from isobath.xcompile import report, sweep
+        from isobath.xcompile import flash, report, sweep
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
@@ -74,4 +78,4 @@ def _with_triton() -> tuple[ModuleType, ModuleType]:
             effect="there is no compiler for GPU kernels",
             do="pip install 'isobath[asm]'",
         ) from error
-    return report, sweep
+    return report, sweep, flash

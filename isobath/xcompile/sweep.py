@@ -10,7 +10,7 @@ lane of a vector register, not memory; they are reported and break nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
@@ -85,8 +85,11 @@ def _walk(value: Any) -> Iterator[Any]:
         yield from _walk(item)
 
 
-def judge_op(op: Op, machine: Machine) -> list[Row]:
-    """Rows of one op, its cases in order. A case that cannot be recorded has a row of its own."""
+def judge_op(
+    op: Op, machine: Machine, steps: Mapping[str, list[Launch]] | None = None
+) -> list[Row]:
+    """Rows of one op, its cases in order; one that cannot be recorded has a row of its own. steps:
+    further launches of it, by what they are part of (flash.py)."""
     launched: dict[str, list[Launch]] = {}
     exact: set[str] = set()
     rows: list[Row] = []
@@ -97,7 +100,7 @@ def judge_op(op: Op, machine: Machine) -> list[Row]:
                 exact.add(case.name)
         except Exception as error:  # a launcher may raise anything, and doing so is its verdict
             rows.append(_failed(op, machine, (case.name,), _told("cannot be recorded", error)))
-    return rows + judge(op, machine, launched, exact)
+    return rows + judge(op, machine, launched | dict(steps or {}), exact)
 
 
 def judge(
