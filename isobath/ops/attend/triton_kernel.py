@@ -76,27 +76,34 @@ def _decoded(code, FP8: tl.constexpr):
 
 @triton.jit
 def _piece(
-    base, rows, ok, scales, START: tl.constexpr, SIZE: tl.constexpr, ROW: tl.constexpr,
+    base, rows, ok, START: tl.constexpr, SIZE: tl.constexpr, ROW: tl.constexpr,
     BLOCK: tl.constexpr, SCALE_AT: tl.constexpr, FP8: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
-    """[keys, SIZE] values from START on, of the FP8 part: bf16, or float32 of plain rows.
-
-    scales: int64 [keys], the first eight scale bytes of a row, if that is aligned to 8 bytes.
-    """
+    """[keys, SIZE] values from START on, of the FP8 part: bf16, or float32 of plain rows."""
     column = START + tl.arange(0, SIZE)
     if PLAIN:
         plain = base.to(tl.pointer_type(tl.float32), bitcast=True)
-        at = rows[:, None] * (ROW // 4) + column[None, :]
+        at = rows[:, None].to(tl.int64) * (ROW // 4) + column[None, :]
         value = tl.load(plain + at, mask=ok[:, None], other=0.0)
     else:
         GROUPS: tl.constexpr = SIZE // BLOCK if SIZE > BLOCK else 1
-        code = tl.load(base + rows[:, None] * ROW + column[None, :], mask=ok[:, None], other=0)
+        at = rows[:, None].to(tl.int64) * ROW + column[None, :]
+        code = tl.load(base + at, mask=ok[:, None], other=0)
         value = tl.reshape(_decoded(code, FP8), [rows.shape[0], GROUPS, SIZE // GROUPS])
-        group = START // BLOCK + tl.arange(0, GROUPS)
-        if (ROW | SCALE_AT) % 8 == 0:
-            byte = (scales[:, None] >> (8 * group)[None, :]).to(tl.int32) & 255
+        FIRST: tl.constexpr = SCALE_AT + START // BLOCK
+        group = tl.arange(0, GROUPS)
+        # Words, which a copy past the registers can fetch, and of another size for each piece: a
+        # load that two pieces share stops Triton 3.6 with an internal error.
+        if GROUPS > 1 and (ROW | FIRST) % 4 == 0:
+            words = base.to(tl.pointer_type(tl.int32), bitcast=True)
+            word = tl.load(words + (rows.to(tl.int64) * (ROW // 4) + FIRST // 4), mask=ok, other=0)
+            byte = (word[:, None] >> (8 * group)[None, :]) & 255
+        elif GROUPS == 1 and ROW % 8 == 0:
+            words = base.to(tl.pointer_type(tl.int64), bitcast=True)
+            word = tl.load(words + (rows.to(tl.int64) * (ROW // 8) + FIRST // 8), mask=ok, other=0)
+            byte = (word >> (8 * (FIRST % 8))).to(tl.int32)[:, None] & 255
         else:
-            at = rows[:, None] * ROW + (SCALE_AT + group)[None, :]
+            at = rows.to(tl.int64)[:, None] * ROW + (FIRST + group)[None, :]
             byte = tl.load(base + at, mask=ok[:, None], other=0).to(tl.int32)
         value = tl.reshape(value * ue8m0_decode(byte)[:, :, None], [rows.shape[0], SIZE])
         # Towards zero: exact here, and one instruction for two values.
@@ -122,21 +129,17 @@ def _keys(
     BLOCK: tl.constexpr, SCALE_AT: tl.constexpr, FP8: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """[keys, WIDTH] decoded rows, their pieces joined; zeros where not ok."""
-    scales = rows
-    if not PLAIN and (ROW | SCALE_AT) % 8 == 0:
-        words = base.to(tl.pointer_type(tl.int64), bitcast=True)
-        scales = tl.load(words + (rows * (ROW // 8) + SCALE_AT // 8), mask=ok, other=0)
     KIND: tl.constexpr = tl.float32 if PLAIN else tl.bfloat16
     AT: tl.constexpr = WIDTH - ROPE if PLAIN else (WIDTH - ROPE) // 2
     STEP: tl.constexpr = ROW // 4 if PLAIN else ROW // 2
     half: tl.constexpr = WIDTH // 2
-    first = _piece(base, rows, ok, scales, 0, half, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
-    second = _piece(base, rows, ok, scales, half, half // 2, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
+    first = _piece(base, rows, ok, 0, half, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
+    second = _piece(base, rows, ok, half, half // 2, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
     typed = base.to(tl.pointer_type(KIND), bitcast=True)
-    at = rows[:, None] * STEP + (AT + tl.arange(0, ROPE))[None, :]
+    at = rows[:, None].to(tl.int64) * STEP + (AT + tl.arange(0, ROPE))[None, :]
     if WIDTH // 8 == ROPE:
         size: tl.constexpr = WIDTH // 8
-        third = _piece(base, rows, ok, scales, 6 * size, size, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
+        third = _piece(base, rows, ok, 6 * size, size, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
         rest = tl.load(typed + at, mask=ok[:, None], other=0.0)
         rest = _pair(third, rest)
     else:
@@ -272,6 +275,7 @@ def attend_kernel(
             rows = tl.load(window_rows + t * WINDOW + at)
         else:
             rows = tl.load(window_rows + t * WINDOW + at, mask=at < WINDOW, other=-1)
+        rows = rows.to(tl.int32)
         ok = rows >= 0
         keys = _keys(window, rows, ok, WIDTH, ROPE, ROW, BLOCK, SCALE_AT, WINDOW_FP8, PLAIN)
         m, total, o = _step(m, total, o, query, keys, ok, scale, num_heads, SPREAD)
@@ -284,7 +288,7 @@ def attend_kernel(
             if TOPK:
                 entry = tl.load(selected + t * TOPK + entry, mask=ok, other=-1).to(tl.int32)
                 ok = entry >= 0
-            page = tl.load(pages + entry // PAGE, mask=ok, other=0)
+            page = tl.load(pages + entry // PAGE, mask=ok, other=0).to(tl.int32)
             rows = page * PAGE + entry % PAGE
             keys = _keys(compressed, rows, ok, WIDTH, ROPE, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
             m, total, o = _step(m, total, o, query, keys, ok, scale, num_heads, SPREAD)
