@@ -46,7 +46,7 @@ class Tile:
 TILES = {
     # Triton 3.6, ptxas 12.8: without reload 928 bytes spill a thread, without spread both warp
     # groups compute the same scores (128 wgmma for 64 in a tile of 64 keys).
-    "cuda": Tile(64, 8, 2, True, True),
+    "cuda": Tile(64, 8, 3, True, True),
     # Triton 3.6: 32 keys spill registers, 16 do not and fill the 64 KiB of LDS.
     "hip": Tile(16, 8, 1, False, False),
     "cpu": Tile(64, 4, 1, True, True),
