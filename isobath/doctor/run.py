@@ -1,7 +1,8 @@
 """The doctor's round: machine, ops, model, report, verdict file.
 
 With an op, case or backend named it looks at that alone and leaves the saved verdicts as they are;
-a whole round replaces them.
+a whole round replaces them. Without a GPU it judges the CPU engine, and the gfx942 machine code in
+the emulator where the tools for that are installed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from isobath.doctor import shadow, whole
+from isobath.doctor import gfx942, shadow, whole
 from isobath.doctor.machine import ceilings, facts
 from isobath.doctor.ops import Advance, Wanted, check_ops, steps
 from isobath.doctor.report import Report, choices
@@ -55,7 +56,9 @@ def run(what: Round) -> Report:
     target = detect(what.device)
     torch.set_num_threads(1 if target.kind == "cpu" else torch.get_num_threads())
     jobs = 1 if target.kind == "cpu" else min(JOBS, max(1, (os.cpu_count() or 2) // 2))
+    emulated = what.whole and target.kind == "cpu" and gfx942.has_tools()
     total = steps(target, what.wanted) + (1 + whole.STEPS if what.whole else 0)
+    total += len(gfx942.ops()) if emulated else 0
     with _progress(total) as advance:
         found = ceilings(target) if what.whole else None
         advance("ceilings", 1 if what.whole else 0)
@@ -64,6 +67,7 @@ def run(what: Round) -> Report:
         if what.whole:  # before the model is looked at, which takes what is saved
             write(what.save or verdict_file(target), ops.rows)
         findings = _model(what, target, advance) if what.whole or what.layers else []
+        findings += gfx942.check_gfx942(gfx942.ops(), advance) if emulated else []
     if not what.whole:
         chosen, refused = {}, {}
     seconds = time.monotonic() - start

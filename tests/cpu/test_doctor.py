@@ -15,12 +15,14 @@ import torch
 from rich.console import Console
 
 from isobath.cache.view import CacheView
+from isobath.doctor.gfx942 import check_gfx942
 from isobath.doctor.ops import OpsResult, Wanted, check_ops
 from isobath.doctor.report import Report, choices, reproduction, show
 from isobath.doctor.shadow import Shadow, check_layers
 from isobath.doctor.whole import Finding, judge_logits, judge_tokens
 from isobath.engine.llm import BUNDLED, LLM
 from isobath.numerics import ue8m0
+from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import FNUZ, OCP, Dialect
 from isobath.numerics.fp8 import Fp8Tensor, expand_scale
 from isobath.ops.contract import Backend, keep
@@ -304,3 +306,14 @@ def test_shadow_gives_the_model_the_judged_results() -> None:
     x = torch.randn(3, 64)
     weight = table.linear.prepare(torch.randn(5, 64))
     assert torch.equal(table.linear(x, weight), bind("torch").linear(x, weight.prepared))
+
+
+def test_machine_code_that_disagrees_in_the_emulator_is_red() -> None:
+    """embed copies exactly; no error lies below a limit under zero, so that op must turn red."""
+    right = contract("embed")
+    never = replace(right, agree=Relative(-1.0))
+    steps: list[str] = []
+    good, bad = check_gfx942([right, never], lambda name, count: steps.append(name))
+    assert good.passed and "one, ends agree" in good.detail
+    assert not bad.passed and "case one" in bad.detail
+    assert bad.reproduce == "isobath emulate --op embed" and len(steps) == 2

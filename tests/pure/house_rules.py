@@ -25,7 +25,8 @@ LADDER = (
     ("engine",),
     ("server",),
     ("emulator",),  # reads numerics and errors alone, see EMULATOR_READS; what judges reads it
-    ("doctor", "xcompile", "bench"),
+    ("xcompile", "bench"),
+    ("doctor",),  # without a GPU it has machine code emulated
     ("cli",),  # fronts all of them
     ("__main__",),
 )
