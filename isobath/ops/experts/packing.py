@@ -24,9 +24,7 @@ from isobath.numerics.mxfp4 import GROUP, Mxfp4Tensor, unpack
 TILE = 128
 """Rows and K of a tile: the quant block of activations, and of the hidden vector."""
 PAIRED = 2 * TILE
-"""Rows of a tile of w13: 128 of w1 and the same of w3, in turns of 8, so that both halves of a
-SwiGLU lie in the same registers of a matrix instruction's result."""
-_TURN = 8
+"""Rows of a tile of w13: 128 of w1, then the same of w3, which one program multiplies."""
 CODES_PER_WORD = 8
 LANES = ("wgmma", "mfma")
 _BITS = ((15, 8, 7, 6), (12, 5, 4, 3), (9, 2, 1, 0), (14, 11, 10, 13))
@@ -84,7 +82,7 @@ def pack(weight: Mxfp4Tensor, lanes: str, *, paired: bool) -> Packed:
     for expert in range(experts):
         packed, exponents = weight.packed[expert], weight.scale[expert]
         if paired:
-            packed, exponents = _in_turns(packed), _in_turns(exponents)
+            packed, exponents = _by_turns(packed), _by_turns(exponents)
         words[expert] = _words(unpack(packed), lanes, rows)
         scale[expert] = _scale(exponents, raised, rows)
     return Packed(words, scale, 2.0**raised, lanes)
@@ -120,9 +118,9 @@ def _excess(weight: Mxfp4Tensor) -> int:
     return max(0, largest + _WIDENED - _LARGEST)
 
 
-def _in_turns(rows: torch.Tensor) -> torch.Tensor:
-    """[2 * I, ...], w1 then w3 -> 8 rows of w1, the same 8 of w3, the next 8 of w1, ..."""
-    return rows.unflatten(0, (2, -1, _TURN)).transpose(0, 1).reshape(rows.shape)
+def _by_turns(rows: torch.Tensor) -> torch.Tensor:
+    """[2 * I, ...], w1 then w3 -> 128 rows of w1, the same of w3, the next 128 of w1, ..."""
+    return rows.unflatten(0, (2, -1, TILE)).transpose(0, 1).reshape(rows.shape)
 
 
 def _words(codes: torch.Tensor, lanes: str, rows: int) -> torch.Tensor:

@@ -45,22 +45,21 @@ def times_power(pair, exponent, NATIVE: tl.constexpr):
 def widened_tile(
     words,
     scale,
-    part,
+    row,
+    column,
     ROWS: tl.constexpr,
     BK: tl.constexpr,
     WGMMA: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
-    """Weights of the packed tile part // (128 // BK), of which BK columns: bf16 [ROWS, BK].
+    """Packed rows `row` (int64 [ROWS]), BK columns of their tile from `column`: bf16 [ROWS, BK].
 
-    part: int64. BK: 128, or with LANES "mfma" less. See packing.py.
+    BK: 128, or with LANES "mfma" less. See packing.py.
     """
-    PARTS: tl.constexpr = 128 // BK
-    row = (part // PARTS * ROWS + tl.arange(0, ROWS))[:, None]
-    word_at = part % PARTS * (BK // 8) + tl.arange(0, BK // 8)
-    word = tl.load(words + row * 16 + word_at[None, :]).to(tl.uint32, bitcast=True)
-    group = part % PARTS * (BK // 32) + tl.arange(0, BK // 32)
-    exponent = tl.load(scale + row * 4 + group[None, :]).to(tl.uint32)
+    word_at = column // 8 + tl.arange(0, BK // 8)
+    word = tl.load(words + row[:, None] * 16 + word_at[None, :]).to(tl.uint32, bitcast=True)
+    group = column // 32 + tl.arange(0, BK // 32)
+    exponent = tl.load(scale + row[:, None] * 4 + group[None, :]).to(tl.uint32)
     if WGMMA:  # words of a row are (c, q), of which q is the group
         tl.static_assert(BK == 128)
         exponent = tl.broadcast_to(exponent[:, None, :], (ROWS, 4, 4))
@@ -83,6 +82,40 @@ def widened_tile(
 
 
 @triton.jit
+def product(
+    weight,
+    scale,
+    row,
+    tokens,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+    BM: tl.constexpr,
+    K: tl.constexpr,
+    BK: tl.constexpr,
+    PLAIN: tl.constexpr,
+    WGMMA: tl.constexpr,
+    NATIVE: tl.constexpr,
+):
+    """[ROWS, BM] float32, the sum over all of K in ascending order.
+
+    row: int64 [ROWS], rows of `weight`, or packed rows of its first tile in K, tiles of TILE rows
+    following each other. tokens: pointers [BK, BM] to the first BK values of each token.
+    """
+    total = tl.zeros([ROWS, BM], tl.float32)
+    PARTS: tl.constexpr = 128 // BK
+    plain = weight + row[:, None] * K + tl.arange(0, BK)[None, :]
+    for step in range(0, K // BK):
+        x = tl.load(tokens + step * BK)
+        if PLAIN:
+            w = tl.load(plain + step * BK)
+        else:
+            at = row + step // PARTS * TILE
+            w = widened_tile(weight, scale, at, step % PARTS * BK, ROWS, BK, WGMMA, NATIVE)
+        total = tl.dot(w, x, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
 def gate_up(
     x,
     order,
@@ -98,6 +131,7 @@ def gate_up(
     INNER: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
+    ROWS: tl.constexpr,
     PLAIN: tl.constexpr,
     WGMMA: tl.constexpr,
     NATIVE: tl.constexpr,
@@ -107,10 +141,10 @@ def gate_up(
     """hidden[place] = q(silu(min(gate, limit)) * clamp(up) * weight) for 128 of its columns.
 
     x: bf16 [T, WIDTH], or float32. hidden: as x, [pairs, INNER], in the order of `order`; rounded
-    to bf16 and then to what FP8 with one scale a 128 can hold, so exact in bf16.
+    to bf16 and then to what FP8 with one scale a 128 can hold, so exact in bf16. ROWS: 256, gate
+    and up in one pass over K; or 128, one after the other.
     """
     BLOCKS: tl.constexpr = INNER // 128
-    STEPS: tl.constexpr = WIDTH // BK
     entry = tiles + (tl.program_id(0) // BLOCKS) * 3
     block = tl.program_id(0) % BLOCKS
     rows = tl.load(entry + 2)
@@ -119,23 +153,23 @@ def gate_up(
         first = tl.load(entry + 1)
         m = tl.arange(0, BM)
         pair = tl.load(order + first + m, mask=m < rows, other=0)
-        source = x + (pair // k).to(tl.int64)[None, :] * WIDTH + tl.arange(0, BK)[:, None]
-        total = tl.zeros([256, BM], tl.float32)
-        turn = tl.arange(0, 256)  # 8 rows of w1, the same 8 of w3, ...
-        row = turn // 16 * 8 + turn % 8 + turn // 8 % 2 * INNER + block * 128
-        plain = w13 + (expert * 2 * INNER + row)[:, None] * WIDTH + tl.arange(0, BK)[None, :]
-        for step in range(0, STEPS):
-            tokens = tl.load(source + step * BK)
-            if PLAIN:
-                w = tl.load(plain + step * BK)
-            else:
-                part = (expert * BLOCKS + block) * STEPS + step
-                w = widened_tile(w13, scale, part, 256, BK, WGMMA, NATIVE)
-            total = tl.dot(w, tokens, total, input_precision="ieee")
-        halves = tl.permute(tl.reshape(total * lift, (16, 2, 8, BM)), (0, 2, 3, 1))
-        gate, up = tl.split(halves)
-        gate, up = tl.reshape(gate, (128, BM)), tl.reshape(up, (128, BM))
+        tokens = x + (pair // k).to(tl.int64)[None, :] * WIDTH + tl.arange(0, BK)[:, None]
+        turn = tl.arange(0, ROWS)
+        if PLAIN:
+            row = expert * 2 * INNER + block * 128 + turn // 128 * INNER + turn % 128
+            other = row + INNER
+        else:
+            row = (expert * BLOCKS + block) * (WIDTH * 2) + turn
+            other = row + 128
+        both = product(w13, scale, row, tokens, ROWS, 256, BM, WIDTH, BK, PLAIN, WGMMA, NATIVE)
+        if ROWS == 256:
+            gate, up = tl.split(tl.permute(tl.reshape(both, (2, 128, BM)), (1, 2, 0)))
+        else:
+            gate = both
+            up = product(w13, scale, other, tokens, ROWS, 256, BM, WIDTH, BK, PLAIN, WGMMA, NATIVE)
+        gate = gate * lift
         gate = tl.where(gate > limit, limit, gate)  # a comparison keeps NaN
+        up = up * lift
         up = tl.where(up > limit, limit, tl.where(up < -limit, -limit, up))
         factor = tl.load(weights + pair, mask=m < rows, other=0.0)
         value = tl.trans(gate * sigmoid(gate) * up * factor[None, :])
@@ -161,14 +195,14 @@ def down(
     INNER: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
+    ROWS: tl.constexpr,
     PLAIN: tl.constexpr,
     WGMMA: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
-    """products[pair] = w2 of its expert times hidden[place], for 128 of its columns: [pairs,
-    WIDTH]."""
-    BLOCKS: tl.constexpr = WIDTH // 128
-    STEPS: tl.constexpr = INNER // BK
+    """products[pair] = w2 of its expert times hidden[place], for ROWS of its columns: [pairs,
+    WIDTH]. ROWS: 128, or 256 where it divides WIDTH."""
+    BLOCKS: tl.constexpr = WIDTH // ROWS
     entry = tiles + (tl.program_id(0) // BLOCKS) * 3
     block = tl.program_id(0) % BLOCKS
     rows = tl.load(entry + 2)
@@ -177,20 +211,13 @@ def down(
         first = tl.load(entry + 1)
         m = tl.arange(0, BM)
         place = first + tl.where(m < rows, m, 0)
-        source = hidden + place.to(tl.int64)[None, :] * INNER + tl.arange(0, BK)[:, None]
-        total = tl.zeros([128, BM], tl.float32)
-        row = block * 128 + tl.arange(0, 128)
-        plain = w2 + (expert * WIDTH + row)[:, None] * INNER + tl.arange(0, BK)[None, :]
-        for step in range(0, STEPS):
-            tokens = tl.load(source + step * BK)
-            if PLAIN:
-                w = tl.load(plain + step * BK)
-            else:
-                part = (expert * BLOCKS + block) * STEPS + step
-                w = widened_tile(w2, scale, part, 128, BK, WGMMA, NATIVE)
-            total = tl.dot(w, tokens, total, input_precision="ieee")
+        tokens = hidden + place.to(tl.int64)[None, :] * INNER + tl.arange(0, BK)[:, None]
+        column = block * ROWS + tl.arange(0, ROWS)
+        row = expert * WIDTH + column
+        if not PLAIN:  # tiles of 128 rows, all of K for one before the next
+            row = row // 128 * INNER + row % 128
+        total = product(w2, scale, row, tokens, ROWS, 128, BM, INNER, BK, PLAIN, WGMMA, NATIVE)
         pair = tl.load(order + first + m, mask=m < rows, other=0).to(tl.int64)
-        column = block * 128 + tl.arange(0, 128)[:, None]
-        out = products + pair[None, :] * WIDTH + column
+        out = products + pair[None, :] * WIDTH + column[:, None]
         value = (total * lift).to(products.dtype.element_ty)
         tl.store(out, value, mask=(m < rows)[None, :])

@@ -3,13 +3,16 @@
 The tile height (tokens a program multiplies) follows the tokens an expert can expect, from T, k and
 E alone, so a captured step keeps it. It changes no result: K is summed in one order at any height.
 
-Forms tried for MXFP4 weights: bf16 registers with the group scale multiplied in (this one), FP8
-registers with the sum scaled at every group, a byte table. A tile's numbers are printed by `plan`.
+MXFP4 weights are widened to bf16 with their group's scale multiplied in. Widening to FP8 instead,
+with the sum scaled at every group of 32, or by a byte table, was slower: 2026-11-21, H200, Triton
+3.6, 256 experts of [4096, 4096] in one launch, packed TB/s at 16 / 32 / 64 tokens an expert: 2.49 /
+1.55 / 0.88 and 2.15 / 1.81 / 1.25. FORMS is chosen by registers and spills, not by time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -28,7 +31,38 @@ FIXED_HEIGHT = 64
 PLAIN_HEIGHT = 16
 """The tile height of float32 products, for which no order of sums is known to be kept."""
 HEIGHTS = ((8, 16), (32, 32), (96, 64))
-"""(tokens an expert can expect, at most; tile height); above the last, 128."""
+"""(tokens an expert can expect, at most; tile height); above the last, the tallest in FORMS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """rows: of weights a program; 256 of w13 are gate and up at once, 128 one after the other.
+    num_registers: at most so many a thread, or None for as many as wanted (sm_90 only)."""
+
+    rows: int
+    num_warps: int
+    num_stages: int
+    num_registers: int | None = None
+
+
+FORMS: dict[str, dict[int, tuple[Form, Form]]] = {
+    "cuda": {
+        16: (Form(256, 4, 3), Form(128, 4, 3)),
+        32: (Form(256, 4, 3), Form(128, 4, 3)),
+        64: (Form(256, 8, 3), Form(128, 8, 3)),
+        128: (Form(256, 8, 3), Form(128, 8, 3)),
+    },
+    "hip": {
+        16: (Form(256, 4, 2), Form(128, 4, 2)),
+        32: (Form(256, 4, 2), Form(128, 4, 2)),
+        64: (Form(256, 8, 2), Form(128, 8, 2)),
+    },
+}
+"""By kind and tile height, the forms of gate_up and of down. gfx942's are those that neither spill
+nor need more than 64 KiB of LDS, through which its widened weights pass (Triton 3.6)."""
+DEPTHS = {"cuda": TILE, "hip": TILE // 2}
+"""K a step, by kind; PLAIN_DEPTH for float32 products."""
+PLAIN_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +76,13 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """height: tokens a program. depth: K a step. num_warps, num_stages: of both products.
-    num_tiles: programs a block of 128 output columns, enough for any choice of experts."""
+    """height: tokens a program. depth: K a step. gate_up, down: see Form. num_tiles: programs a
+    block of output columns, enough for any choice of experts."""
 
     height: int
     depth: int
-    num_warps: int
-    num_stages: int
+    gate_up: Form
+    down: Form
     num_tiles: int
 
 
@@ -69,19 +103,13 @@ def random_prepared(
 
 def plan(tokens: int, k: int, num_experts: int, kind: str, height: int | None = None) -> TilePlan:
     """Tiles for T tokens of k experts each; kind as in LaunchTarget."""
-    pairs = tokens * k
+    pairs, kind = tokens * k, "hip" if kind == "hip" else "cuda"
     expected = min(tokens, pairs / num_experts)
+    tallest = max(FORMS[kind])
     fitting = [h for limit, h in HEIGHTS if expected <= limit]
-    height = height or (fitting[0] if fitting else 128)
-    if kind == "hip":  # widened weights pass through LDS, of which there are 64 KiB
-        height = min(height, 64)
-    return TilePlan(
-        height=height,
-        depth=TILE // 2 if kind == "hip" else TILE,
-        num_warps=4 if height <= 32 else 8,
-        num_stages=2 if kind == "hip" else 3,
-        num_tiles=min(pairs, num_experts + pairs // height),
-    )
+    height = min(height or (fitting[0] if fitting else tallest), tallest)
+    num_tiles = min(pairs, num_experts + pairs // height)
+    return TilePlan(height, DEPTHS[kind], *FORMS[kind][height], num_tiles)
 
 
 def experts(
@@ -109,10 +137,8 @@ def experts(
         "WIDTH": width,
         "INNER": inner,
         "BM": tiles.height,
-        "BK": 32 if plain else tiles.depth,
+        "BK": PLAIN_DEPTH if plain else tiles.depth,
         "PLAIN": plain,
-        "num_warps": tiles.num_warps,
-        "num_stages": tiles.num_stages,
     }
     dialect = x.dialect if isinstance(x, Fp8Tensor) else OCP
     hidden = rows.new_empty(tokens * k, inner)
@@ -126,19 +152,19 @@ def experts(
         k,
         _lift(expert_weights.w13),
         limit,
-        **_forms(expert_weights.w13, kind),
+        **_form(tiles.gate_up, expert_weights.w13, kind),
         **common,
         **fp8_of(dialect),
     )
     products = rows.new_empty(tokens * k, width, dtype=torch.float32)
-    down[(tiles.num_tiles * (width // TILE),)](
+    down[(tiles.num_tiles * (width // tiles.down.rows),)](
         hidden,
         order,
         table,
         *_operands(expert_weights.w2),
         products,
         _lift(expert_weights.w2),
-        **_forms(expert_weights.w2, kind),
+        **_form(tiles.down, expert_weights.w2, kind),
         **common,
     )
     block = min(1024, pow2(width))
@@ -212,6 +238,15 @@ def _lift(weight: Packed | torch.Tensor) -> float:
     return weight.lift if isinstance(weight, Packed) else 1.0
 
 
-def _forms(weight: Packed | torch.Tensor, kind: str) -> dict[str, bool]:
-    wgmma = isinstance(weight, Packed) and weight.lanes == "wgmma"
-    return {"WGMMA": wgmma, "NATIVE": kind == "cuda"}
+def _form(form: Form, weight: Packed | torch.Tensor, kind: str) -> dict[str, Any]:
+    """The arguments of a launch that follow from its form, its weights and the machine."""
+    chosen: dict[str, Any] = {
+        "ROWS": form.rows,
+        "WGMMA": isinstance(weight, Packed) and weight.lanes == "wgmma",
+        "NATIVE": kind == "cuda",
+        "num_warps": form.num_warps,
+        "num_stages": form.num_stages,
+    }
+    if form.num_registers is not None:
+        chosen["maxnreg"] = form.num_registers
+    return chosen
