@@ -23,13 +23,14 @@ def make(
     dtype: torch.dtype = BF16,
 ) -> Make:
     """mix, expand: what is hostile in that part's inputs. first: no block came before. plain: x is
-    not quantised. Streams are the mixer's, so that the second of two parts' hostility is kept."""
+    not quantised. Streams are the mixer's, or the expansion's where that is hostile."""
 
     def build(dialect: Dialect, device: torch.device, generator: torch.Generator) -> Arguments:
-        shape = {"count": count, "dtype": dtype}
-        args = make_mix(tokens, width, mix, **shape)(dialect, device, generator)
-        before = make_expand(tokens, width, expand, **shape)(dialect, device, generator)
-        after = make_collapse(tokens, width, **shape)(dialect, device, generator)
+        args = make_mix(tokens, width, mix, count=count, dtype=dtype)(dialect, device, generator)
+        before = make_expand(tokens, width, expand, count=count, dtype=dtype)(
+            dialect, device, generator
+        )
+        after = make_collapse(tokens, width, count=count, dtype=dtype)(dialect, device, generator)
         if expand:
             args["streams"] = before["streams"]
         absent = dict.fromkeys(("y", "post", "comb")) if first else {}
