@@ -42,6 +42,7 @@ def library(function: Any = None) -> ModuleType:
     [
         ("fp8_linear", "cublas"),
         ("fp8_linear", "aiter"),
+        ("fp8_linear", "triton_tma"),
         ("linear", "cublas"),
         ("grouped_project", "cublas"),
     ],

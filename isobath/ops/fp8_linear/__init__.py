@@ -45,6 +45,6 @@ OP = Op(
     select=select,
     work=work,
     asm={"gfx942": ("v_mfma_f32_16x16x32_fp8_fp8", "!scratch_")},
-    backends=("triton", "cublas", "aiter", "torch"),
+    backends=("triton", "triton_tma", "cublas", "aiter", "torch"),
     source="DeepSeek-V4 inference code, fp8_gemm",
 )

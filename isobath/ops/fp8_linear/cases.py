@@ -31,6 +31,7 @@ CASES = (
     Case("one", make(1, 256, 256), unrounded=unrounded),
     Case("ragged", make(5, 384, 256), unrounded=unrounded),
     Case("tall", make(67, 128, 1024), unrounded=unrounded),
+    Case("many", make(260, 200, 256), unrounded=unrounded),
     Case("ragged_rows", make(3, 200, 128), unrounded=unrounded),
     Case("zero_block", make(3, 256, 256, "zero_block"), unrounded=unrounded),
     Case("amax_edge", make(3, 128, 128, "edge"), unrounded=unrounded),
