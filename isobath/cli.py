@@ -61,12 +61,24 @@ def generate(
         int | None,
         typer.Option(min=1, help="CPU threads.", show_default="1 for the bundled model"),
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+    load_format: Annotated[
+        str, typer.Option(help="auto, or dummy: random weights, of V4-Flash's shape by default.")
+    ] = "auto",
+    layers: Annotated[int, typer.Option(help="Of a dummy, only the first; 0 is all.")] = 0,
+    expert_sets: Annotated[
+        int, typer.Option(help="Of a dummy, that its layers share; 0 is one a layer.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Complete a prompt; the text appears as it is generated."""
     import torch
 
     from isobath import LLM, SamplingParams
+    from isobath.model.dummy import Dummy
+
+    if load_format not in ("auto", "dummy"):
+        raise typer.BadParameter("--load-format is auto or dummy")
 
     # Its products are too small to share: one thread made 114, 115 and 130 tokens/s, two made 8,
     # 100 and 127 (2026-11-21, 2-core CPU with other work, 64 tokens, random model of width 128).
@@ -80,7 +92,8 @@ def generate(
         seed=seed,
         ignore_eos=ignore_eos,
     )
-    llm = LLM(model, numerics=numerics, dialect=dialect)
+    dummy = Dummy(layers, expert_sets) if load_format == "dummy" else None
+    llm = LLM(model, numerics=numerics, dialect=dialect, device=device, dummy=dummy)
     _complete(llm, sys.stdin.read() if prompt == "-" else prompt, params, as_json=as_json)
 
 

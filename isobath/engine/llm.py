@@ -8,6 +8,7 @@ print(done.text)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ from isobath.engine.request import Failed, Finished, Prompt, Request, Token, che
 from isobath.engine.sampling import SamplingParams
 from isobath.engine.score import score
 from isobath.errors import ConfigError, RequestError
-from isobath.model.dummy import dummy_model
+from isobath.model.dummy import Dummy, dummy_model
 from isobath.model.load import load
 from isobath.model.progress import LoadProgress
 from isobath.model.revision import read_config
@@ -34,8 +35,10 @@ from isobath.model.weights import ModelWeights
 from isobath.ops.binding import bind_measured
 from isobath.ops.table import OpTable
 from isobath.ops.verdicts import saved_verdicts
+from isobath.plan import flash_config
 from isobath.target import Target, detect
 
+_log = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parents[1] / "models" / "isobath_tiny"
 
 
@@ -47,8 +50,8 @@ class LLM:
     bytes in memory, "auto" (that of the device it runs on), "ocp" or "fnuz"; results do not
     depend on it. max_batched_tokens: most tokens of one step; prompts longer than it are processed
     in chunks. engine: the rest of what the engine takes on at once. device: "cpu", "gpu", or
-    "auto": a GPU if there is one. load_format: "auto" reads the weights, "dummy" makes random ones
-    of the config's shapes, whose outputs mean nothing. ops: op -> backend, for ops that shall not
+    "auto": a GPU if there is one. dummy: random weights of the config's shapes (of V4-Flash's if
+    path is None) instead of a checkpoint's, for timing. ops: op -> backend, for ops that shall not
     take the one that verdicts choose. Raises CheckpointError, ConfigError or BackendUnavailable.
 
     ops: the table that the model calls. choices: for each op the backend in it and why.
@@ -63,7 +66,7 @@ class LLM:
         max_batched_tokens: int = 512,
         engine: EngineConfig | None = None,
         device: str = "auto",
-        load_format: str = "auto",
+        dummy: Dummy | None = None,
         ops: Mapping[str, str] | None = None,
     ) -> None:
         if numerics not in ("native", "exact"):
@@ -81,7 +84,21 @@ class LLM:
             overrides=ops,
         )
         self.ops = table
-        self.config, weights = _weights(folder, load_format, numerics, self.target, table)
+        if self.target.kind != "cpu":
+            for op, choice in self.choices.items():
+                _log.info("%s: %s, %s", op, choice.backend, choice.reason)
+        if dummy is not None:
+            shape = flash_config() if path is None else read_config(folder)
+            self.config, weights = dummy_model(
+                shape,
+                dialect=self.dialect,
+                device=self.target.device,
+                ops=table,
+                numerics=numerics,
+                part=dummy,
+            )
+        else:
+            self.config, weights = _loaded(folder, numerics, self.target, table)
         self._folder = folder
         self._text: Text | None = None
         self._engine_config = replace(options, max_batched_tokens=max_batched_tokens)
@@ -217,19 +234,9 @@ class LLM:
         )
 
 
-def _weights(
-    folder: Path, load_format: str, numerics: str, target: Target, ops: OpTable
+def _loaded(
+    folder: Path, numerics: str, target: Target, ops: OpTable
 ) -> tuple[ModelConfig, ModelWeights]:
-    if load_format not in ("auto", "dummy"):
-        raise ConfigError(f"load_format={load_format!r}", found='known: "auto", "dummy"')
-    if load_format == "dummy":
-        return dummy_model(
-            read_config(folder),
-            dialect=target.dialect,
-            device=target.device,
-            ops=ops,
-            numerics=numerics,
-        )
     with LoadProgress(folder.name) as progress:
         return load(
             folder,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +27,17 @@ from isobath.ops.table import OpTable
 
 E2M1_VARIANCE = (0 + 0.25 + 1 + 2.25 + 4 + 9 + 16 + 36) / 8
 """Mean square of a uniformly drawn code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dummy:
+    """Which part of a config's model to make. layers: only the first so many, 0 for all.
+    expert_sets: so many sets of routed experts shared by all layers in turn, 0 for one a layer;
+    with 8 of them all 43 layers of V4-Flash take 34 GiB, and between two uses of one set 27 GB are
+    read."""
+
+    layers: int = 0
+    expert_sets: int = 0
 
 
 class DummySource:
@@ -105,15 +116,12 @@ def dummy_model(
     device: torch.device,
     ops: OpTable,
     numerics: str = "native",
-    layers: int = 0,
-    expert_sets: int = 0,
+    part: Dummy | None = None,
 ) -> tuple[ModelConfig, ModelWeights]:
-    """(the config, random weights of it). layers: only the first so many, 0 for all. expert_sets:
-    so many sets of routed experts shared by all layers in turn, 0 for one a layer; with 8 of them
-    all 43 layers of V4-Flash take 34 GiB, and the distance between two uses of one set is 27 GB.
-
-    Raises ConfigError for more layers than there are.
-    """
+    """(the config of that part, random weights of it). Raises ConfigError for more layers than
+    there are."""
+    part = part or Dummy()
+    layers, expert_sets = part.layers, part.expert_sets
     if not 0 <= layers <= config.num_hidden_layers:
         raise ConfigError(
             f"dummy weights of {layers} layers", found=f"a config of {config.num_hidden_layers}"

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from isobath.config import ModelConfig
-from isobath.engine.llm import BUNDLED
+from isobath.engine.llm import BUNDLED, LLM
+from isobath.engine.sampling import SamplingParams
 from isobath.engine.score import score
 from isobath.errors import ConfigError
-from isobath.model.dummy import dummy_model
+from isobath.model.dummy import Dummy, dummy_model
 from isobath.model.revision import read_config
 from isobath.model.weights import ModelWeights
 from isobath.numerics.dialect import DIALECTS, FNUZ, OCP
@@ -23,7 +24,11 @@ TOKENS = 300
 
 def made(dialect: str = "ocp", **options: int) -> tuple[ModelConfig, ModelWeights]:
     return dummy_model(
-        read_config(BUNDLED), dialect=DIALECTS[dialect], device=CPU, ops=bind("torch"), **options
+        read_config(BUNDLED),
+        dialect=DIALECTS[dialect],
+        device=CPU,
+        ops=bind("torch"),
+        part=Dummy(**options),
     )
 
 
@@ -73,6 +78,12 @@ def test_first_layers_are_those_of_the_whole_model() -> None:
 
 def test_weights_speak_the_dialect_that_was_asked_for() -> None:
     _, weights = dummy_model(
-        read_config(BUNDLED), dialect=FNUZ, device=CPU, ops=bind("reference"), layers=1
+        read_config(BUNDLED), dialect=FNUZ, device=CPU, ops=bind("reference"), part=Dummy(layers=1)
     )
     assert weights.dialect == weights.layers[0].attn.wq_b.dialect == FNUZ
+
+
+def test_llm_of_random_weights_generates_without_a_checkpoint() -> None:
+    llm = LLM(BUNDLED, dummy=Dummy(layers=3), device="cpu")
+    [done] = llm.generate([[5, 6, 7]], SamplingParams(max_tokens=4, ignore_eos=True))
+    assert llm.config.num_hidden_layers == 3 and len(done.token_ids) == 4
