@@ -1,6 +1,6 @@
 """What a kernel's machine code takes and is made of, read from assembly text.
 
-Registers, spills and scratch stand in amdgcn's own metadata, for NVIDIA in what ptxas reports.
+Registers, spills and scratch stand in amdgcn's own metadata, for NVIDIA in what cuobjdump says.
 Instruction counts are static: one an instruction in the text, however often a loop runs it.
 Occupancy is what registers and LDS allow, in waves a SIMD (AMD) or warps an SM (NVIDIA).
 """
@@ -43,7 +43,7 @@ _CLASSES = {
 @dataclass(frozen=True, slots=True)
 class Resources:
     """registers: vector registers a lane, AGPRs included. agprs, sgprs, scalar_spills: 0 on NVIDIA.
-    vector_spills: registers that did not fit (NVIDIA: bytes / 4). scratch_bytes: of a lane.
+    vector_spills: registers that did not fit (NVIDIA: words of stack). scratch_bytes: of a lane.
     mix: instructions by class; "all" is their number."""
 
     registers: int
@@ -58,11 +58,11 @@ class Resources:
 
 
 def resources(
-    machine: Machine, assembly: str, *, assembler: str, shared_bytes: int, num_warps: int
+    machine: Machine, assembly: str, *, usage: str, shared_bytes: int, num_warps: int
 ) -> Resources:
-    """Read them. assembler: what ptxas printed, for NVIDIA."""
+    """Read them. usage: what cuobjdump says, for NVIDIA."""
     read = _of_amd if machine.kind == "hip" else _of_nvidia
-    counts = read(assembly if machine.kind == "hip" else assembler)
+    counts = read(assembly if machine.kind == "hip" else usage)
     return Resources(
         **counts,
         lds_bytes=shared_bytes,
@@ -118,17 +118,15 @@ def _of_amd(assembly: str) -> dict[str, int]:
     }
 
 
-def _of_nvidia(report: str) -> dict[str, int]:
-    used = re.search(r"Used (\d+) registers", report)
-    frame = re.search(
-        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report
-    )
-    assert used and frame, f"ptxas said {report!r}"
+def _of_nvidia(usage: str) -> dict[str, int]:
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, f"cuobjdump said {usage!r}"
+    stack = int(found[2])
     return {
-        "registers": int(used[1]),
+        "registers": int(found[1]),
         "agprs": 0,
         "sgprs": 0,
-        "vector_spills": max(int(frame[2]), int(frame[3])) // 4,
+        "vector_spills": stack // 4,
         "scalar_spills": 0,
-        "scratch_bytes": int(frame[1]),
+        "scratch_bytes": stack,
     }

@@ -158,7 +158,7 @@ def _row(
     found = resources(
         launch.machine,
         binary.assembly,
-        assembler=binary.assembler,
+        usage=binary.usage,
         shared_bytes=binary.shared_bytes,
         num_warps=warps,
     )

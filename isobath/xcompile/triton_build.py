@@ -2,9 +2,9 @@
 
     binary = compiled(launch)
 
-For AMD `code` is the hsaco, an ELF that the emulator runs; for NVIDIA the cubin, beside which the
-wheel's own ptxas is asked for registers and spills (the driver, which would know, is not here).
-Triton's disk cache is used: what is unchanged is not compiled again.
+For AMD `code` is the hsaco, an ELF that the emulator runs; for NVIDIA the cubin, of which the
+wheel's own cuobjdump says registers and stack (the driver, which would know, is not here). Triton's
+disk cache is used: what is unchanged is not compiled again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import triton
@@ -27,14 +26,14 @@ FORMS = {"hip": ("hsaco", "amdgcn"), "cuda": ("cubin", "ptx")}
 @dataclass(frozen=True, slots=True)
 class Binary:
     """code: hsaco or cubin. assembly: amdgcn or PTX. shared_bytes: dynamic LDS of a workgroup,
-    which the ELF does not say. metadata: Triton's record of the compilation. assembler: what ptxas
-    reports, "" for AMD, whose assembly says it itself."""
+    which the ELF does not say. metadata: Triton's record of the compilation. usage: what cuobjdump
+    says of a cubin, "" for AMD, whose assembly says it itself."""
 
     code: bytes
     assembly: str
     shared_bytes: int
     metadata: dict[str, Any]
-    assembler: str = ""
+    usage: str = ""
 
 
 def compiled(launch: Launch) -> Binary:
@@ -42,25 +41,19 @@ def compiled(launch: Launch) -> Binary:
     source = ASTSource(launch.function, launch.signature, launch.constexprs, launch.attrs)
     kernel = triton.compile(source, target=gpu_target(launch.machine), options=launch.options)
     code, assembly = FORMS[launch.machine.kind]
-    text = kernel.asm[assembly]
     return Binary(
         code=kernel.asm[code],
-        assembly=text,
+        assembly=kernel.asm[assembly],
         shared_bytes=int(kernel.metadata.shared),
         metadata=kernel.metadata._asdict(),
-        assembler=_ptxas(text, kernel.metadata) if launch.machine.kind == "cuda" else "",
+        usage=_usage(kernel.asm[code]) if launch.machine.kind == "cuda" else "",
     )
 
 
-def _ptxas(ptx: str, metadata: Any) -> str:
-    """What the wheel's ptxas says about registers and spills of this PTX."""
-    arch = next(line.split()[1] for line in ptx.splitlines() if line.startswith(".target"))
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
-        command = [triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name={arch.rstrip(',')}"]
-        command += [str(source), "-o", str(Path(folder) / "kernel.cubin")]
-        if not metadata.enable_fp_fusion:
-            command.append("--fmad=false")
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stderr
+def _usage(cubin: bytes) -> str:
+    """What the wheel's cuobjdump says about the resources of this binary."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
