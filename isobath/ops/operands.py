@@ -65,6 +65,13 @@ def uniform(generator: torch.Generator, *shape: int, device: torch.device) -> to
     return torch.rand(shape, generator=generator).to(device)
 
 
+def lines_apart(table: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An int64 table [S, P] on `device` as a view of a wider one, as static metadata passes it."""
+    wide = torch.zeros(len(table), table.shape[1] + 3, dtype=table.dtype, device=device)
+    wide[:, : table.shape[1]] = table.to(device)
+    return wide[:, : table.shape[1]]
+
+
 def _source(value: Any) -> Any:
     if isinstance(value, RoundedFp8 | RoundedMxfp4):
         return value.source

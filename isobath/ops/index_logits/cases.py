@@ -7,6 +7,7 @@ from isobath.cache.view import Pages, allocate, write_rows
 from isobath.numerics import fp8, ue8m0
 from isobath.numerics.dialect import Dialect
 from isobath.ops.contract import Arguments, Case, Make
+from isobath.ops.operands import lines_apart
 
 
 def make(
@@ -60,7 +61,7 @@ def make(
             "q": q.to(device),
             "weights": weights.to(device),
             "cache": cache,
-            "pages": Pages(table.to(device), page_rows),
+            "pages": Pages(lines_apart(table, device), page_rows),
             "sequence": sequence.to(device),
             "visible": torch.tensor(seen, dtype=torch.int64, device=device),
         }

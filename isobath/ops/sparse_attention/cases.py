@@ -11,6 +11,7 @@ from isobath.cache.layout import kv_row
 from isobath.cache.view import CacheView, Pages, allocate, write_rows
 from isobath.numerics.dialect import FNUZ, OCP, Dialect
 from isobath.ops.contract import Arguments, Case
+from isobath.ops.operands import lines_apart
 
 Steps = tuple[tuple[int, int], ...]
 
@@ -124,7 +125,7 @@ class Inputs:
         visible = torch.tensor([(p + 1) // self.ratio for p in positions], dtype=torch.int64)
         return {
             "compressed": CacheView(cache.bytes.to(device), layout, spoken),
-            "pages": Pages(table.to(device), self.page_rows),
+            "pages": Pages(lines_apart(table, device), self.page_rows),
             "visible": visible.to(device),
             "selected": self._selected(visible, generator, device) if self.topk else None,
         }
