@@ -1,0 +1,84 @@
+"""Captured decode steps on the GPU of this machine: the eager tokens, and faults that are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from isobath.config import EngineConfig
+from isobath.engine.graphs import DecodeGraphs
+from isobath.engine.llm import LLM
+from isobath.engine.runner import Runner
+from isobath.engine.sampling import SamplingParams
+from isobath.errors import CaptureUnsafe
+from isobath.model.batch import Batch
+
+pytestmark = pytest.mark.gpu
+SEQS = 6
+PROMPTS = [[3 + i, *range(40, 60 + 9 * i)] for i in range(SEQS)]
+
+
+@pytest.fixture(scope="module")
+def llm() -> LLM:
+    options = EngineConfig(max_num_seqs=SEQS, num_pages=256, prefix_caching=False)
+    return LLM(device="gpu", engine=options)
+
+
+def tokens(llm: LLM, prompts: list[list[int]], max_tokens: int = 24) -> list[list[int]]:
+    params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
+    return [c.token_ids for c in llm.generate(prompts, params)]
+
+
+def eagerly(llm: LLM, prompts: list[list[int]]) -> list[list[int]]:
+    runner = llm.engine.runner
+    graphs, runner.graphs = runner.graphs, None
+    try:
+        return tokens(llm, prompts)
+    finally:
+        runner.graphs = graphs
+
+
+def test_replayed_steps_give_the_tokens_of_eager_ones(llm: LLM) -> None:
+    """Short prompts, and one beyond the context up to which nothing has to be chosen."""
+    assert llm.engine.runner.graphs is not None
+    short = 4 * llm.config.index_topk + 3
+    beyond = [[5 + i % 900 for i in range(short + 50)], *PROMPTS[:2]]
+    for prompts in (PROMPTS, beyond):
+        assert tokens(llm, prompts) == eagerly(llm, prompts)
+
+
+def test_drawn_rows_are_sampled_from_the_logits_of_the_graph(llm: LLM) -> None:
+    params = SamplingParams(max_tokens=12, temperature=0.8, seed=7, logprobs=2, ignore_eos=True)
+    one = llm.generate(PROMPTS[:1], params)[0]
+    assert llm.generate(PROMPTS, params)[0].token_ids == one.token_ids
+    assert len(one.logprobs) == len(one.token_ids) == 12
+
+
+def graphs_over(runner: Runner, forward: Callable[[Batch], torch.Tensor]) -> DecodeGraphs:
+    device = runner.metadata.named_buffers()["block"].device
+    return DecodeGraphs(runner.config, runner.metadata, runner.pool, forward, device)
+
+
+@torch.inference_mode()
+def test_step_that_reads_a_value_on_the_host_is_refused(llm: LLM) -> None:
+    runner = llm.engine.runner
+
+    def reads(batch: Batch) -> torch.Tensor:
+        return runner.forward(batch) + int(batch.positions.max())
+
+    with pytest.raises(CaptureUnsafe, match="capture the decode step for 6 sequences"):
+        graphs_over(runner, reads).prepare()
+
+
+@torch.inference_mode()
+def test_step_that_keeps_a_value_of_the_capture_is_refused(llm: LLM) -> None:
+    runner, calls = llm.engine.runner, [0]
+
+    def counts(batch: Batch) -> torch.Tensor:
+        calls[0] += 1
+        return runner.forward(batch) + calls[0]
+
+    with pytest.raises(CaptureUnsafe, match="logits differs from an eager run"):
+        graphs_over(runner, counts).prepare()
