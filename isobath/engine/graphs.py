@@ -162,7 +162,8 @@ class DecodeGraphs:
                 f"capture the decode step for {_name(shape)}",
                 found=str(error).splitlines()[0],
                 effect="decode could not be replayed, and would run several times slower",
-                do="find the op: isobath doctor measures every backend's graph safety",
+                do="out of memory: lower gpu_memory_utilization or max_num_seqs; else find the op, "
+                "isobath doctor measures every backend's graph safety",
             ) from error
         return graph
 
