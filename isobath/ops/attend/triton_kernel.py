@@ -366,6 +366,8 @@ def attend(
 ) -> torch.Tensor:
     """attend; with eps None q is taken as normed and rotated (sparse_attention)."""
     tokens, heads, width = q.shape
+    dense = [q, cos_sin, window_rows, *([] if selected is None else [selected])]
+    assert all(t.is_contiguous() for t in dense), [t.stride() for t in dense]
     out = torch.empty_like(q)
     if tokens == 0:
         return out
