@@ -36,7 +36,7 @@ def run(model: Path | None = None, *, tokens: int = 64, repeats: int = 3) -> dic
     the faster transformers dtype.
     """
     folder = BUNDLED if model is None else model
-    llm = LLM(folder, numerics="native")
+    llm = LLM(folder, numerics="native", device="cpu")
     prompts = _prompts(llm.config.vocab_size)
     engines: dict[str, Callable[[int], None]] = {"isobath native": _isobath(llm, prompts, tokens)}
     tensors = dequantized_tensors(folder)

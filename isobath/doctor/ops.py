@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
+import torch
+
 from isobath.ops.collect import collect
 from isobath.ops.measure import Measurement, Subject, measure, time_subject
 from isobath.ops.verdicts import Verdict, verdict
@@ -21,6 +23,8 @@ from isobath.target import Target
 
 BUDGET_S = 0.02
 """For the times of one case: enough for tens of calls, and minutes for all cases together."""
+THREADS = 2
+"""Of each judging process, for its references."""
 FATAL = ("illegal memory access", "device-side assert", "unspecified launch failure")
 Advance = Callable[[str, int], None]
 """Called with (what was done, how many of the steps)."""
@@ -122,6 +126,7 @@ def _in_a_process(target: Target, wanted: Wanted) -> list[Verdict] | int:
 
 
 def _tell(sender: Connection[list[Verdict], None], target: Target, wanted: Wanted) -> None:
+    torch.set_num_threads(THREADS)
     sender.send(judge_group(target, wanted))
     sender.close()
 
