@@ -24,7 +24,7 @@ from tests.support.interpreter import judged, repair
 ROOT = Path(__file__).parent.parent.parent
 CASES = {
     "route": "one ragged odd_width pairs_tied nan_in exact_padding padding hash_padding",
-    "experts": "one ragged padding_ragged negative_zero scale_spread nan_in exact_ragged",
+    "experts": "one two_blocks padding_ragged negative_zero scale_spread nan_in exact_ragged",
 }
 
 

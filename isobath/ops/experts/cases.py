@@ -85,6 +85,7 @@ CASES = (
     Case("ragged", make(5, 5, 3), unrounded=unrounded),
     Case("tall", make(67, 4, 2), unrounded=unrounded),
     Case("many_experts", make(3, 24, 2), unrounded=unrounded),
+    Case("two_blocks", make(3, 4, 2, width=384, inner=256), unrounded=unrounded),
     Case("padding", make(2, 16, 2, "padding"), unrounded=unrounded),
     Case("padding_ragged", make(5, 4, 2, "padding"), unrounded=unrounded),
     Case("padding_tall", make(67, 4, 2, "padding"), unrounded=unrounded),
