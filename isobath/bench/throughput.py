@@ -3,7 +3,8 @@
     isobath bench throughput [--requests 32] [--tokens 64] [--compare]
 
 Greedy, end-of-sentence ignored, prompts of 64 different tokens, one run of each after a warm-up,
-no prefix cache, on the CPU, as transformers is. Figures are generated tokens per second, prompts included in the time.
+no prefix cache, on the CPU, as transformers is. Figures are generated tokens per second, prompts
+included in the time.
 """
 
 from __future__ import annotations
