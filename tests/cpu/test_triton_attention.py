@@ -11,8 +11,8 @@ import pytest
 from tests.support.interpreter import judged
 
 CASES = {
-    "attend": ("empty", "first_token", "decode_selected_padded", "many_entries", "nan_window"),
-    "sparse_attention": ("one", "plain", "other_dialect"),
+    "attend": ("empty", "first_token", "many_entries", "nan_window"),
+    "sparse_attention": ("one", "plain"),
     "index_query": ("empty", "ragged", "real_heads", "small", "plain", "zero_head", "nan_in"),
     "index_logits": ("empty", "nothing_visible", "real_heads", "mixed", "plain", "nan_key"),
     "index_topk": ("empty", "no_entries", "fewer_than_k", "two_levels_ties", "nan_in", "infinite"),
