@@ -289,7 +289,9 @@ def attend_kernel(
                 entry = tl.load(selected + t * TOPK + entry, mask=ok, other=-1).to(tl.int32)
                 ok = entry >= 0
             page = tl.load(pages + entry // PAGE, mask=ok, other=0).to(tl.int32)
-            rows = page * PAGE + entry % PAGE
+            # 1: Triton 3.6 takes this sum for a multiple of PAGE in every place, and would
+            # read rows with 16-byte loads that are not aligned.
+            rows = tl.multiple_of(page * PAGE + entry % PAGE, 1)
             keys = _keys(compressed, rows, ok, WIDTH, ROPE, ROW, BLOCK, SCALE_AT, FP8, PLAIN)
             m, total, o = _step(m, total, o, query, keys, ok, scale, num_heads, SPREAD)
     if entries > SPAN:

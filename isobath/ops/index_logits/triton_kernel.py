@@ -49,7 +49,10 @@ def index_logits_kernel(
         if first < seen:
             ok = entry < seen
             pages = table + tl.load(sequence + t) * table_width
-            rows = tl.load(pages + entry // PAGE, mask=ok, other=0) * PAGE + entry % PAGE
+            page = tl.load(pages + entry // PAGE, mask=ok, other=0)
+            # 1: Triton 3.6 takes this sum for a multiple of PAGE, and would read keys with 16-byte
+            # loads that are not aligned.
+            rows = tl.multiple_of(page * PAGE + entry % PAGE, 1)
             line = (t * num_heads + heads[None, :]) * D + column[:, None]
             head = tl.load(q + line, mask=in_heads[None, :], other=0)
             at = rows[:, None] * (ROW // 4 if PLAIN else ROW) + column[None, :]
