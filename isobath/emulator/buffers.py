@@ -100,8 +100,9 @@ class Buffers:
     def write_back(self) -> None:
         """Copy what the kernel wrote into the caller's arrays."""
         for host, segment in self.parts:
-            if host.writable and segment.size:
-                host.octets()[:] = segment.store.octets[: segment.size]
+            octets = segment.store.octets[: segment.size]
+            if host.writable and segment.size and octets.ctypes.data != host.low:
+                host.octets()[:] = octets
 
 
 def _overlapping(arrays: Sequence[HostArray]) -> list[list[HostArray]]:

@@ -19,6 +19,11 @@ from isobath.emulator.memory import Memory, Site, full
 from isobath.emulator.registers import Registers
 
 
+MASKED_OFF = 0x80000000
+"""Offset that Triton gives lanes whose mask is off: outside every descriptor's range."""
+_MASKED_SPAN = 1 << 16
+
+
 class Watch(Protocol):
     """What checks and counters implement: they see every access before it happens."""
 
@@ -82,6 +87,10 @@ class GlobalUnit:
         if inside.all():
             return address, None
         inside = np.broadcast_to(inside, address.shape)
+        strayed = ~inside & ((offset < MASKED_OFF) | (offset >= MASKED_OFF + _MASKED_SPAN))
+        if strayed.any() and (active is None or (strayed & active).any()):
+            who = strayed if active is None else strayed & active
+            raise self.memory.fault(self.site(site), address, who, width, "access")
         return address, inside if active is None else inside & active
 
     def load(

@@ -27,7 +27,8 @@ CHECKS = ("waits", "lds", "poison", "schedule")
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What ran. program: the machine code; grid, num_warps, lds_bytes: of the dispatch; outcome:
-    executed instructions and which checks passed; hsaco: the binary, empty when it was loaded."""
+    executed instructions and which checks passed; hsaco, assembly: the binary and its text, empty
+    when they were loaded."""
 
     program: Program
     grid: tuple[int, int, int]
@@ -35,6 +36,7 @@ class Launch:
     lds_bytes: int
     outcome: Checked
     hsaco: bytes = b""
+    assembly: str = ""
 
     def __str__(self) -> str:
         d = self.program.descriptor
@@ -53,6 +55,7 @@ class _Loaded:
     arguments: tuple[HostArray | int | float, ...]
     meta: Mapping[str, Any]
     hsaco: bytes = b""
+    assembly: str = ""
 
 
 def launch(
@@ -126,7 +129,15 @@ def _run(
     dispatch = Dispatch(grid, loaded.num_warps, loaded.lds_bytes, kernarg, entry, exact)
     outcome = run_checked(loaded.program, buffers, dispatch, checks)
     buffers.write_back()
-    return Launch(loaded.program, grid, loaded.num_warps, loaded.lds_bytes, outcome, loaded.hsaco)
+    return Launch(
+        loaded.program,
+        grid,
+        loaded.num_warps,
+        loaded.lds_bytes,
+        outcome,
+        loaded.hsaco,
+        loaded.assembly,
+    )
 
 
 def _checks(checks: str | Iterable[str]) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from isobath.emulator.storage import Bytes
 BASE = 0x1000_0000_0000
 SPACING = 1 << 36
 _PADDING = 16
+IN_PLACE = 1 << 28
+"""From this many bytes on a segment works on the caller's own array: pages never touched stay so."""
 
 
 @dataclass(slots=True)
@@ -57,12 +59,16 @@ class Memory:
         self.segments: list[Segment] = []
 
     def add(self, name: str, octets: Array, *, align: int = 0, writable: bool = True) -> Segment:
-        """A segment holding a copy of `octets` (uint8, flat) at an address = align mod 4096."""
+        """A segment of `octets` (uint8, flat) at an address = align mod 4096; a copy unless large."""
         size = len(octets)
-        padded = np.zeros(-(-size // 16) * 16 + _PADDING, u8)
-        padded[:size] = octets
+        if size >= IN_PLACE and size % 16 == 0 and align % 16 == 0:
+            store = Bytes(octets)
+        else:
+            padded = np.zeros(-(-size // 16) * 16 + _PADDING, u8)
+            padded[:size] = octets
+            store = Bytes(padded)
         base = BASE + len(self.segments) * SPACING + SPACING // 2 + align
-        segment = Segment(name, base, size, Bytes(padded), writable)
+        segment = Segment(name, base, size, store, writable)
         self.segments.append(segment)
         return segment
 
@@ -123,12 +129,13 @@ class Memory:
             outside |= wrong
             parts.append((segment, np.where(mine, offset, 0), mine))
         if outside.any():
-            raise self._fault(site, address, outside, width, what)
+            raise self.fault(site, address, outside, width, what)
         return parts
 
-    def _fault(
+    def fault(
         self, site: Site, address: Array, outside: Array, width: int, what: str
     ) -> OutOfBounds:
+        """What to raise for the lanes of `outside`."""
         wave, lane = (int(x) for x in np.argwhere(outside)[0])
         at = int(address[wave, lane])
         return OutOfBounds(

@@ -92,6 +92,8 @@ v_add_i16 n nn a + b
 v_sub_i16 n nn a - b
 v_mad_u16 h hhh a * b + c
 v_mad_i16 n nnn a * b + c
+v_mad_legacy_u16 h hhh a * b + c
+v_mad_legacy_i16 n nnn a * b + c
 v_mad_u32_u16 u hhu a * b + c
 v_mad_i32_i16 i nni a * b + c
 v_max_u16 h hh maximum(a, b)
@@ -177,6 +179,7 @@ v_max3_f16 e eee fmax(fmax(a, b), c)
 v_min3_f16 e eee fmin(fmin(a, b), c)
 v_med3_f16 e eee median(a, b, c)
 v_fma_f16 e eee fma64(a, b, c).astype(f16)
+v_fma_legacy_f16 e eee fma64(a, b, c).astype(f16)
 v_fmac_f16 e eed fma64(a, b, half(d)).astype(f16)
 v_rcp_f16 e e (1.0 / wide(a)).astype(f16)
 v_rsq_f16 e e (1.0 / sqrt(wide(a))).astype(f16)
@@ -191,6 +194,7 @@ v_ldexp_f16 e en scale_by_power(a, b)
 v_frexp_mant_f16 e e mantissa(a)
 v_frexp_exp_i16_f16 n e exponent(a)
 v_div_fixup_f16 e eee divide_fixup(a, b, c)
+v_div_fixup_legacy_f16 e eee divide_fixup(a, b, c)
 v_cvt_f16_u16 e h a.astype(f16)
 v_cvt_f16_i16 e n a.astype(f16)
 v_cvt_u16_f16 h e minimum(to_u32(a.astype(f32)), 0xFFFF)

@@ -29,6 +29,7 @@ class TritonCode:
     arguments: tuple[HostArray | int | float, ...]
     meta: Mapping[str, Any]
     hsaco: bytes
+    assembly: str
 
 
 class _Pointer:
@@ -92,6 +93,7 @@ def compile_kernel(
         arguments,
         {name: _plain(value) for name, value in bound.items()},
         compiled.asm["hsaco"],
+        compiled.asm["amdgcn"],
     )
 
 
