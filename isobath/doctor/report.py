@@ -45,8 +45,9 @@ class Report:
 
     @property
     def green(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.red or self.refused) and all(f.passed for f in self.findings)
+        """Whether something was looked at and nothing is wrong."""
+        looked = bool(self.ops.rows or self.findings)
+        return looked and not (self.red or self.refused) and all(f.passed for f in self.findings)
 
     @property
     def exit_code(self) -> int:
@@ -123,8 +124,18 @@ def show(report: Report, console: Console) -> None:
         console.print(f"[red]RED[/] {row.op}/{row.backend} {row.case} {row.dialect}: {what}")
         console.print(f"    {row.note}", markup=False, highlight=False)
         console.print(f"    {reproduction(row)}", soft_wrap=True, highlight=False)
-    word = "[green]all green[/]" if report.green else f"[red]{len(report.red)} red[/]"
+    word = "[green]all green[/]" if report.green else f"[red]{_wrong(report)}[/]"
     console.print(f"{word}: {len(report.ops.rows)} verdicts in {report.seconds:.0f} s")
+
+
+def _wrong(report: Report) -> str:
+    failed = sum(not finding.passed for finding in report.findings)
+    if not report.ops.rows and not report.findings:
+        return "nothing was measured, so nothing was shown"
+    return (
+        f"{len(report.red)} red verdicts, {len(report.refused)} ops without a backend, "
+        f"{failed} red findings"
+    )
 
 
 def _table(report: Report) -> Table:

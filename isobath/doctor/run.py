@@ -68,7 +68,7 @@ def run(what: Round) -> Report:
             write(what.save or verdict_file(target), ops.rows)
         findings = _model(what, target, advance) if what.whole or what.layers else []
         findings += gfx942.check_gfx942(gfx942.ops(), advance) if emulated else []
-    if not what.whole:
+    if what.wanted.case or what.wanted.backend:  # too little to choose from
         chosen, refused = {}, {}
     seconds = time.monotonic() - start
     return Report(facts(target), found, ops, findings, chosen, refused, seconds)

@@ -263,6 +263,7 @@ def test_finding_about_the_model_turns_the_report_red() -> None:
     assert report.exit_code == 1 and not report.green
     assert not replace(report, findings=[replace(finding, passed=True)]).exit_code
     assert replace(report, findings=[], refused={"embed": "wrong"}).exit_code == 1
+    assert replace(report, findings=[]).exit_code == 1, "nothing was shown"
 
 
 def test_logits_farther_off_than_quantisation_moves_them_twice_are_red() -> None:
