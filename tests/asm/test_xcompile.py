@@ -1,11 +1,10 @@
 """Cross-compilation: launches are specialised as the JIT specialises them, every rule for machine
-code sees a kernel that breaks it, and every op's kernels keep theirs."""
+code sees a kernel that breaks it. The project's own kernels: test_xcompile_ops.py."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ from isobath.errors import ConfigError
 from isobath.numerics import FNUZ, OCP
 from isobath.numerics.compare import Exact
 from isobath.ops.contract import Op
-from isobath.ops.table import contract, op_names, table_names
 from isobath.xcompile import run
 from isobath.xcompile.elf import code_hash
-from isobath.xcompile.flash import DECODE, Launched, record_flash
 from isobath.xcompile.resources import occupancy
-from isobath.xcompile.sweep import Row, judge, judge_op
+from isobath.xcompile.sweep import Row, judge
 from isobath.xcompile.target import MACHINES, machine_of
 from isobath.xcompile.triton_build import compiled
 from isobath.xcompile.triton_record import Launch, recording
@@ -29,7 +26,6 @@ from tests.support import planted_triton as planted
 
 GFX942, GFX950, SM_90 = (MACHINES[arch] for arch in ("gfx942", "gfx950", "sm_90"))
 META = torch.device("meta")
-TRITON_OPS = [name for name in op_names() if "triton" in contract(name).backends]
 
 
 def launches(call: Callable[[], Any], machine=GFX942) -> list[Launch]:
@@ -228,54 +224,3 @@ def test_an_unknown_target_is_refused() -> None:
         machine_of("gfx90a")
     with pytest.raises(ConfigError, match="no such file"):
         run.main(["gfx942"], ["swiglu"], flash=False, compared=Path("nowhere.jsonl"))
-
-
-# ---- every op
-
-ARCHS = ["gfx942", *(pytest.param(a, marks=pytest.mark.nightly) for a in ("gfx950", "sm_90"))]
-
-
-def report(rows: list[Row]) -> str:
-    """What is broken, a line a kernel."""
-    broken = (r for r in rows if r.broken)
-    return "\n".join(f"{r.kernel} {', '.join(r.cases)}: {'; '.join(r.broken)}" for r in broken)
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("name", TRITON_OPS)
-def test_every_kernel_of_an_op_keeps_its_contract(name: str, arch: str) -> None:
-    rows = judge_op(contract(name), machine_of(arch))
-    assert rows and not report(rows), report(rows)
-
-
-@pytest.fixture(scope="module")
-def flash() -> Callable[[str], Launched]:
-    """What V4-Flash launches on a target, recorded once."""
-    return cache(lambda arch: record_flash(machine_of(arch)))
-
-
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("name", table_names())
-def test_every_kernel_of_v4_flash_keeps_its_contract(
-    flash: Callable[[str], Launched], name: str, arch: str
-) -> None:
-    rows = judge(contract(name), machine_of(arch), flash(arch)[name])
-    assert rows and not report(rows), report(rows)
-
-
-def test_v4_flash_is_recorded_at_its_size(flash: Callable[[str], Launched]) -> None:
-    """Experts' weights are 2 GiB a matrix and more, caches less: 64-bit pointers where they must be
-    and nowhere else. Every op of the table launches in every decode step."""
-    found = flash("gfx942")
-    ranges: dict[bool, set[bool]] = {True: set(), False: set()}
-    for launch in (x for steps in found.values() for step in steps.values() for x in step):
-        assert launch.machine is GFX942
-        for i, name in enumerate(launch.signature):
-            value = next((a.value for a in launch.arguments if a.name == name), None)
-            if isinstance(value, torch.Tensor):
-                large = value.untyped_storage().nbytes() >= 2**31
-                names = {attribute for attribute, _ in launch.attrs[(i,)]}
-                ranges[large].add("tt.pointer_range" in names)
-    assert ranges == {True: {False}, False: {True}}
-    for name in table_names():
-        assert {f"flash decode {n}" for n in DECODE} <= set(found[name]), name
