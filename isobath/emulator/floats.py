@@ -185,7 +185,11 @@ def _denormal(a: Array) -> Array:
 
 
 def divide_scale(value: Array, denominator: Array, numerator: Array) -> tuple[Array, Array]:
-    """v_div_scale of float32 or float64: (scaled value, lanes whose quotient must be rescaled)."""
+    """v_div_scale of float32 or float64: (scaled value, lanes whose quotient must be rescaled).
+
+    Where both 1 / denominator and the quotient are denormal the published text scales the (huge)
+    denominator up, to infinity; then LLVM's division could not be right. It is scaled down here.
+    """
     arrays = np.broadcast_arrays(value, denominator, numerator)
     value, denominator, numerator = (np.ascontiguousarray(x) for x in arrays)
     kind = value.dtype.type
@@ -200,7 +204,7 @@ def divide_scale(value: Array, denominator: Array, numerator: Array) -> tuple[Ar
         ((numerator == 0) | (denominator == 0), np.full_like(value, np.nan), False),
         (gap >= far, np.where(is_den, up, value), True),
         (_denormal(denominator), up, False),
-        (reciprocal & quotient, np.where(is_den, up, value), True),
+        (reciprocal & quotient, np.where(is_den, down, value), True),
         (reciprocal, down, False),
         (quotient, np.where(is_num, up, value), True),
         (_exponent_bits(numerator) <= low, up, False),

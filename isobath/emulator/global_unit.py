@@ -18,7 +18,6 @@ from isobath.emulator.faults import UnsupportedInstruction
 from isobath.emulator.memory import Memory, Site, full
 from isobath.emulator.registers import Registers
 
-
 MASKED_OFF = 0x80000000
 """Offset that Triton gives lanes whose mask is off: outside every descriptor's range."""
 _MASKED_SPAN = 1 << 16

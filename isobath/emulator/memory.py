@@ -21,7 +21,7 @@ BASE = 0x1000_0000_0000
 SPACING = 1 << 36
 _PADDING = 16
 IN_PLACE = 1 << 28
-"""From this many bytes on a segment works on the caller's own array: pages never touched stay so."""
+"""From this many bytes on a segment works on the caller's own array; pages stay untouched."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Memory:
         self.segments: list[Segment] = []
 
     def add(self, name: str, octets: Array, *, align: int = 0, writable: bool = True) -> Segment:
-        """A segment of `octets` (uint8, flat) at an address = align mod 4096; a copy unless large."""
+        """A segment of `octets` (uint8, flat), at `align` mod 4096; a copy unless large."""
         size = len(octets)
         if size >= IN_PLACE and size % 16 == 0 and align % 16 == 0:
             store = Bytes(octets)
