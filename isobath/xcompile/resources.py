@@ -1,6 +1,6 @@
 """What a kernel's machine code takes and is made of, read from assembly text.
 
-Registers, spills and scratch stand in amdgcn's own metadata, for NVIDIA in what cuobjdump says.
+Registers, spills and scratch stand in amdgcn's own metadata, for NVIDIA in what its tools say.
 Instruction counts are static: one an instruction in the text, however often a loop runs it.
 Occupancy is what registers and LDS allow, in waves a SIMD (AMD) or warps an SM (NVIDIA).
 """
@@ -43,7 +43,7 @@ _CLASSES = {
 @dataclass(frozen=True, slots=True)
 class Resources:
     """registers: vector registers a lane, AGPRs included. agprs, sgprs, scalar_spills: 0 on NVIDIA.
-    vector_spills: registers that did not fit (NVIDIA: words of stack). scratch_bytes: of a lane.
+    vector_spills: registers that did not fit (NVIDIA: words stored). scratch_bytes: of a lane.
     mix: instructions by class; "all" is their number."""
 
     registers: int
@@ -60,7 +60,7 @@ class Resources:
 def resources(
     machine: Machine, assembly: str, *, usage: str, shared_bytes: int, num_warps: int
 ) -> Resources:
-    """Read them. usage: what cuobjdump says, for NVIDIA."""
+    """Read them. usage: what cuobjdump and ptxas say, for NVIDIA."""
     read = _of_amd if machine.kind == "hip" else _of_nvidia
     counts = read(assembly if machine.kind == "hip" else usage)
     return Resources(
@@ -120,13 +120,13 @@ def _of_amd(assembly: str) -> dict[str, int]:
 
 def _of_nvidia(usage: str) -> dict[str, int]:
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, f"cuobjdump said {usage!r}"
-    stack = int(found[2])
+    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", usage)
+    assert found and (spills or not int(found[2])), f"the tools said {usage!r}"
     return {
         "registers": int(found[1]),
         "agprs": 0,
         "sgprs": 0,
-        "vector_spills": stack // 4,
+        "vector_spills": max(int(spills[1]), int(spills[2])) // 4 if spills else 0,
         "scalar_spills": 0,
-        "scratch_bytes": stack,
+        "scratch_bytes": int(found[2]),
     }
