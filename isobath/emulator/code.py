@@ -42,10 +42,12 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One slot of the kernarg segment: offset and size in bytes."""
+    """One slot of the kernarg segment: offset and size in bytes; kind: "hidden_..." for what the
+    runtime fills in, such as the grid's size."""
 
     offset: int
     size: int
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +162,13 @@ def parse_text(text: str) -> Program:
             do="pass the whole `amdgcn` text of a compiled kernel, or its hsaco",
         )
     instructions, labels = parse_instructions(text)
-    slots = re.findall(r"\.offset:\s+(\d+)\s*\n\s+\.size:\s+(\d+)", text)
+    slots = re.findall(
+        r"\.offset:\s+(\d+)\s*\n\s+\.size:\s+(\d+)(?:\s*\n\s+\.value_kind:\s+(\w+))?", text
+    )
     name = re.search(r"\.amdhsa_kernel\s+(\S+)", text)
-    descriptor = _text_descriptor(directives, text, [Argument(int(o), int(s)) for o, s in slots])
+    descriptor = _text_descriptor(
+        directives, text, [Argument(int(o), int(s), k) for o, s, k in slots]
+    )
     return Program(name[1] if name else "kernel", instructions, labels, descriptor)
 
 

@@ -25,26 +25,43 @@ MOST_LDS, MOST_WARPS = 65536, 16
 KERNARG = "kernel arguments"
 
 
-def pack_arguments(descriptor: Descriptor, values: Sequence[int | float]) -> Array:
-    """The kernarg segment: values in order, the trailing scratch pointers null."""
-    slots = descriptor.arguments
-    if len(values) > len(slots):
+def pack_arguments(
+    descriptor: Descriptor,
+    values: Sequence[int | float],
+    grid: tuple[int, int, int] = (1, 1, 1),
+    num_warps: int = 1,
+) -> Array:
+    """The kernarg segment: values in order, trailing scratch pointers null, what the runtime adds.
+
+    Hidden arguments other than sizes (queues, host calls) stay null: using one is out of bounds.
+    """
+    visible = [slot for slot in descriptor.arguments if not slot.kind.startswith("hidden_")]
+    if len(values) > len(visible):
         raise LaunchError(
             f"emulator: {len(values)} arguments",
-            found=f"the kernel takes {len(slots)}, of which the last may be scratch pointers",
+            found=f"the kernel takes {len(visible)}, of which the last may be scratch pointers",
             do="pass what the kernel's signature names, without its constexprs",
         )
-    size = max([descriptor.kernarg_bytes, *(s.offset + s.size for s in slots)], default=0)
+    ends = (slot.offset + slot.size for slot in descriptor.arguments)
+    size = max([descriptor.kernarg_bytes, *ends])
     out = np.zeros(-(-size // 4) * 4 + 64, u8)
-    for slot, value in zip(slots, values, strict=False):
-        if isinstance(value, float):
-            kind = {2: np.float16, 4: np.float32, 8: np.float64}[slot.size]
-            raw = np.array([value], kind).view(u8)
-        else:
-            whole = int(value) & ((1 << 8 * slot.size) - 1)
-            raw = np.frombuffer(whole.to_bytes(slot.size, "little"), u8)
-        out[slot.offset : slot.offset + slot.size] = raw
+    for slot, value in zip(visible, values, strict=False):
+        out[slot.offset : slot.offset + slot.size] = _bytes_of(value, slot.size)
+    sizes = {"hidden_group_size_x": 64 * num_warps, "hidden_grid_dims": 3}
+    sizes |= {f"hidden_block_count_{axis}": n for axis, n in zip("xyz", grid, strict=True)}
+    sizes |= {f"hidden_group_size_{axis}": 1 for axis in "yz"}
+    for slot in descriptor.arguments:
+        if slot.kind in sizes:
+            out[slot.offset : slot.offset + slot.size] = _bytes_of(sizes[slot.kind], slot.size)
     return out
+
+
+def _bytes_of(value: int | float, size: int) -> Array:
+    if isinstance(value, float):
+        kind = {2: np.float16, 4: np.float32, 8: np.float64}[size]
+        return np.array([value], kind).view(u8)
+    whole = int(value) & ((1 << 8 * size) - 1)
+    return np.frombuffer(whole.to_bytes(size, "little"), u8)
 
 
 def check_resources(program: Program, num_warps: int, lds_bytes: int) -> None:

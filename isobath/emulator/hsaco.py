@@ -81,7 +81,10 @@ def parse_elf(raw: bytes) -> Program:
         vgpr_spills=kernel.get(".vgpr_spill_count", 0),
         sgpr_spills=kernel.get(".sgpr_spill_count", 0),
         max_threads=kernel.get(".max_flat_workgroup_size", 0),
-        arguments=tuple(Argument(a[".offset"], a[".size"]) for a in kernel.get(".args", [])),
+        arguments=tuple(
+            Argument(a[".offset"], a[".size"], a.get(".value_kind", ""))
+            for a in kernel.get(".args", [])
+        ),
     )
     instructions, labels = parse_instructions(disassemble(raw))
     return Program(kernel[".name"], instructions, labels, descriptor)

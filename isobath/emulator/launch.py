@@ -124,7 +124,7 @@ def _run(
     check_resources(loaded.program, loaded.num_warps, loaded.lds_bytes)
     buffers = Buffers([a for a in loaded.arguments if isinstance(a, HostArray)])
     values = [buffers.address(a) if isinstance(a, HostArray) else a for a in loaded.arguments]
-    packed = pack_arguments(loaded.program.descriptor, values)
+    packed = pack_arguments(loaded.program.descriptor, values, grid, loaded.num_warps)
     kernarg = buffers.memory.add(KERNARG, packed, writable=False)
     dispatch = Dispatch(grid, loaded.num_warps, loaded.lds_bytes, kernarg, entry, exact)
     outcome = run_checked(loaded.program, buffers, dispatch, checks)

@@ -3,7 +3,8 @@
 A load, LDS read or returning atomic makes its destination pending on a counter (vmcnt, lgkmcnt);
 s_waitcnt n clears what has at least n younger operations behind it, scalar loads only at zero,
 since they return out of order. A use or an overwrite of a pending register, or an LDS write still
-pending at a barrier, is reported. Registers of a returning atomic that the wave never reads again
+pending at a barrier, is reported; an overwrite by a load of the same counter is not, since those
+return in order. Registers of a returning atomic that the wave never reads again
 are known to be overwritten early by LLVM and are not reported for overwriting.
 """
 
@@ -148,7 +149,8 @@ def _judge(
         if register not in pending:
             continue
         counter, _, atomic = pending[register]
-        if register in read or not atomic:
+        in_order = counter == counter_of(instruction) != "smem"
+        if register in read or not (atomic or in_order):
             found[instruction.index, register] = Report(instruction, register, counter)
 
 

@@ -56,7 +56,7 @@ def scans(x, out, B: tl.constexpr):
 @triton.jit
 def integer_atomics(x, i, out):
     at = tl.arange(0, 128)
-    v = tl.load(x + at)
+    v = tl.load(x + at)  # not negative: Triton 3.6 and 3.9 reduce signed minima as unsigned first
     where = tl.load(i + at)
     tl.atomic_add(out + where, v)
     tl.atomic_min(out + 16 + where, v)
@@ -200,9 +200,7 @@ def nan_rules(x, y, out, B: tl.constexpr):
     a = tl.load(x + at)
     b = tl.load(y + at)
     tl.store(out + at, tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL))
-    tl.store(out + B + at, tl.minimum(a, b))
-    tl.store(out + 2 * B + at, tl.clamp(a, -1.0, 1.0))
-    tl.store(out + 3 * B + at, tl.where(a != a, 1.0, tl.where(a > b, 2.0, 3.0)))
+    tl.store(out + B + at, tl.where(a != a, 1.0, tl.where(a > b, 2.0, 3.0)))
 
 
 @triton.jit
@@ -224,13 +222,6 @@ def gather_scatter(x, i, out, B: tl.constexpr):
     where = tl.load(i + at)
     v = tl.gather(tl.load(x + at), where.to(tl.int32), 0)
     tl.store(out + where, v, mask=(where % 3) != 0)
-
-
-@triton.jit
-def block_pointers(x, out, M, N, B: tl.constexpr):
-    p = tl.make_block_ptr(x, (M, N), (N, 1), (tl.program_id(0) * B, 0), (B, 32), (1, 0))
-    q = tl.make_block_ptr(out, (N, M), (M, 1), (0, tl.program_id(0) * B), (32, B), (1, 0))
-    tl.store(q, tl.trans(tl.load(p, boundary_check=(0, 1))), boundary_check=(0, 1))
 
 
 @triton.jit
