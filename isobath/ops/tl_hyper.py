@@ -2,16 +2,18 @@
 second; every hyper_* op is a choice of steps of the two.
 
 A block's output goes into the streams, and in the same pass the rounded streams are projected on
-the mixer's rows and squared. A program owns BLOCK_T tokens and one slice of the width, and leaves
-float32 partial sums [splits, T, N]: columns 0 .. R - 1 are the projections, column N - 1 the sum of
-squares.
+the mixer's rows and squared. The width is cut into slices, and slices into groups. A program owns
+BLOCK_T tokens and either one slice, which spreads few tokens over the machine, or one group slice
+after slice, which leaves less to add up. It leaves float32 partial sums [slices or groups, T, N]:
+columns 0 .. R - 1 are the projections, column N - 1 the sum of squares.
 
-Slices, tiles and warps depend on the width and the machine, never on the number of tokens, so a
-token's bits do not depend on its neighbours; and the ops that share a step share its bits.
+What decides a token's bits, `Form`, depends on the width and the machine, never on the number of
+tokens: each slice is summed by itself, then a group's slices in order, then the groups. So `Tiles`,
+which depend on the number of tokens, change no bit, and the ops that share a step share its bits.
 
-The mixer's float32 rows are kept as three bf16 pieces whose sum is exact. bf16 streams use as many
-pieces as `Tiles` says: two leave 2^-18 of a weight, as random as the float32 sum's own rounding
-(2^-24 * sqrt(16384) = 2^-17 at V4-Flash's width). float32 streams use the sum of all three.
+The mixer's float32 rows are kept as three bf16 pieces whose sum is exact. bf16 streams use two,
+which leave 2^-18 of a weight, as random as the float32 sum's own rounding (2^-24 * sqrt(16384) =
+2^-17 at V4-Flash's width). float32 streams use the sum of all three.
 """
 
 from __future__ import annotations
@@ -28,39 +30,55 @@ _PIECES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """tokens, depth: of a stream_kernel program's step. splits: slices of the width. warps, stages:
-    of stream_kernel. pieces: bf16 pieces of a weight that bf16 streams are multiplied by.
-    token_warps: of token_kernel. mix_tokens: tokens of one Sinkhorn program. registers: cap of
-    stream_kernel's, on cuda only; 0: none."""
+class Form:
+    """depth: a slice's share of each stream. groups: of slices. token_warps: of token_kernel.
+    mix_tokens: tokens of one of its Sinkhorn programs."""
 
-    tokens: int = 32
     depth: int = 64
-    splits: int = 16
-    warps: int = 4
-    stages: int = 2
-    pieces: int = 2
+    groups: int = 16
     token_warps: int = 8
     mix_tokens: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """up_to: the most tokens they are for. tokens, warps, stages: of stream_kernel; at least
+    4 tokens a warp, and less than 64, where another MMA would sum in another order. whole: programs
+    take a group, not a slice. registers: cap of stream_kernel's, on cuda only; 0: none."""
+
+    up_to: int
+    tokens: int = 16
+    warps: int = 4
+    stages: int = 1
+    whole: bool = False
     registers: int = 0
 
 
+EVER = 1 << 62
+
+FORMS = {"cuda": Form(), "hip": Form(token_warps=4), "cpu": Form()}
 TILES = {
-    "cuda": Tiles(tokens=16, stages=1),
-    "hip": Tiles(tokens=16, stages=1, token_warps=4),
-    "cpu": Tiles(tokens=16),
+    "cuda": (
+        Tiles(64),
+        Tiles(EVER, tokens=32, stages=2, whole=True),
+    ),
+    "hip": (Tiles(64), Tiles(EVER, whole=True)),
+    "cpu": (Tiles(2), Tiles(EVER, whole=True)),
 }
 """By launch target. Predicted from registers and shared memory, not measured."""
 
 
+def tiles_of(tensor: torch.Tensor, tokens: int) -> Tiles:
+    """Tiles for that many tokens on the machine that `tensor` lies on."""
+    return next(tiles for tiles in TILES[target_of(tensor).kind] if tokens <= tiles.up_to)
+
+
 @dataclass(frozen=True, slots=True)
 class Partials:
-    """sums: float32 [splits, T, N], see the module. width: of one stream. tiles: by which they were
-    made, and by which token_kernel goes on."""
+    """sums: float32 [groups * slices, T, N], see the module. slices: that a group was left in."""
 
     sums: torch.Tensor
-    width: int
-    tiles: Tiles
+    slices: int
 
 
 def split_weight(fn: torch.Tensor) -> torch.Tensor:
@@ -73,19 +91,22 @@ def split_weight(fn: torch.Tensor) -> torch.Tensor:
 
 
 @triton.jit
-def project(values, from_ptr, mask, PIECE: tl.constexpr, acc, PIECES: tl.constexpr):
-    """acc [T, N] += values [T, n] times the mixer's rows at from_ptr [n, N], zero where not `mask`.
-    PIECE: elements from one of a weight's pieces to the next."""
-    if values.dtype == tl.float32:
-        weight = tl.load(from_ptr, mask=mask, other=0.0).to(tl.float32)
+def load_weight(fn_ptr, k, d, valid, WIDTH: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
+                N: tl.constexpr, EXACT: tl.constexpr):  # fmt: skip
+    """The mixer's rows at values d of stream k, zero where not `valid`. EXACT: float32 [n, N].
+    Else the first two pieces, bf16 [n, 2 * N], those of a row side by side."""
+    column = tl.arange(0, N if EXACT else 2 * N)
+    row = column if EXACT else column // 2
+    at = fn_ptr + row[None, :] * (S * WIDTH) + (k * WIDTH + d)[:, None]
+    mask = (row < R)[None, :] & valid[:, None]
+    if EXACT:
+        weight = tl.load(at, mask=mask, other=0.0).to(tl.float32)
         for piece in tl.static_range(1, 3):
-            weight += tl.load(from_ptr + piece * PIECE, mask=mask, other=0.0).to(tl.float32)
-        acc = tl.dot(values, weight, acc, input_precision="ieee")
+            more = tl.load(at + piece * (R * S * WIDTH), mask=mask, other=0.0)
+            weight += more.to(tl.float32)
     else:
-        for piece in tl.static_range(PIECES):
-            weight = tl.load(from_ptr + piece * PIECE, mask=mask, other=0.0)
-            acc = tl.dot(values, weight, acc)
-    return acc
+        weight = tl.load(at + (column % 2)[None, :] * (R * S * WIDTH), mask=mask, other=0.0)
+    return weight
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -104,17 +125,19 @@ def stream_kernel(
     S: tl.constexpr,
     R: tl.constexpr,
     N: tl.constexpr,
-    PIECES: tl.constexpr,
+    EXACT: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    SPLITS: tl.constexpr,
+    SLICES: tl.constexpr,
 ):
-    """One slice of the width for BLOCK_T tokens; see the module. Grid: (splits, token blocks).
+    """SLICES slices of the width for BLOCK_T tokens; see the module. Grid: (slices / SLICES, token
+    blocks).
 
     y: [T, D]. streams, out: [T, S, D]. post: [T, S]. comb: [T, S, S]. fn: bf16 [3, R, S * D].
-    partial: float32 [splits, T, N]. All contiguous; out only with EXPAND, partial with PROJECT.
+    partial: float32 [grid, T, N]. All contiguous; out only with EXPAND, partial with PROJECT.
+    EXACT: streams are float32.
     """
-    split = tl.program_id(0)
+    program = tl.program_id(0)
     token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     live = token < num_tokens
     row = token.to(tl.int64)
@@ -126,43 +149,55 @@ def stream_kernel(
             for j in tl.static_range(S):
                 from_ptr = comb_ptr + row * (S * S) + j * S + k
                 combs = combs + (tl.load(from_ptr, mask=live, other=0.0),)
-    acc = tl.zeros([BLOCK_T, N], tl.float32)
-    squares = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    column = tl.arange(0, N)
-    steps: tl.constexpr = tl.cdiv(WIDTH, SPLITS * BLOCK_D)
-    for step in range(steps):
-        d = (split * steps + step) * BLOCK_D + tl.arange(0, BLOCK_D)
-        mask = live[:, None]
-        weight_mask = (column < R)[None, :]
-        if WIDTH % (SPLITS * BLOCK_D) != 0:
-            mask = mask & (d < WIDTH)[None, :]
-            weight_mask = weight_mask & (d < WIDTH)[:, None]
+    SPAN: tl.constexpr = N if EXACT else 2 * N
+    total = tl.zeros([BLOCK_T, SPAN], tl.float32)
+    total_squares = tl.zeros([BLOCK_T], tl.float32)
+    for i in range(SLICES):
+        d = (program * SLICES + i) * BLOCK_D + tl.arange(0, BLOCK_D)
+        valid = d < WIDTH
+        mask = live[:, None] & valid[None, :]
         at = row[:, None] * (S * WIDTH) + d[None, :]
-        weight_ptr = fn_ptr + column[None, :] * (S * WIDTH) + d[:, None]
-        old = ()
+        olds = ()
+        weights = ()
         for j in tl.static_range(S):
-            old = old + (tl.load(streams_ptr + at + j * WIDTH, mask=mask, other=0.0),)
+            olds = olds + (tl.load(streams_ptr + at + j * WIDTH, mask=mask, other=0.0),)
         if EXPAND:
             y = tl.load(y_ptr + row[:, None] * WIDTH + d[None, :], mask=mask, other=0.0)
+        if PROJECT and SLICES == 1:  # asked for before anything is used; a loop is pipelined
+            for j in tl.static_range(S):
+                weights = weights + (load_weight(fn_ptr, j, d, valid, WIDTH, S, R, N, EXACT),)
+        if EXPAND:
             # A sum of one keeps Triton from mixing in the layout of the product's operand, where
             # several warps hold, and would compute, the same values.
             y = tl.sum(tl.reshape(y.to(tl.float32), [BLOCK_T, BLOCK_D, 1]), 2)
+        acc = tl.zeros([BLOCK_T, SPAN], tl.float32)
+        squares = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
         for k in tl.static_range(S):
-            new = old[k]
+            new = olds[k]
             if EXPAND:
                 mixed = posts[k][:, None] * y
                 for j in tl.static_range(S):
-                    mixed += combs[k * S + j][:, None] * old[j].to(tl.float32)
+                    mixed = tl.fma(combs[k * S + j][:, None], olds[j].to(tl.float32), mixed)
                 new = mixed.to(new.dtype)
                 tl.store(out_ptr + at + k * WIDTH, new, mask=mask)
             if PROJECT:
                 wide = new.to(tl.float32)
-                squares += wide * wide
-                rows_ptr = weight_ptr + k * WIDTH
-                acc = project(new, rows_ptr, weight_mask, R * S * WIDTH, acc, PIECES)
+                squares = tl.fma(wide, wide, squares)
+                if SLICES > 1:
+                    weights = weights + (load_weight(fn_ptr, k, d, valid, WIDTH, S, R, N, EXACT),)
+                if EXACT:
+                    acc = tl.dot(new, weights[k], acc, input_precision="ieee")
+                else:
+                    acc = tl.dot(new, weights[k], acc)
+        total += acc
+        total_squares += tl.sum(squares, 1)
     if PROJECT:
-        sums = tl.where((column == N - 1)[None, :], tl.sum(squares, 1)[:, None], acc)
-        place = (split.to(tl.int64) * num_tokens + row[:, None]) * N + column[None, :]
+        if not EXACT:
+            first, second = tl.split(tl.reshape(total, [BLOCK_T, N, 2]))
+            total = first + second
+        column = tl.arange(0, N)
+        sums = tl.where((column == N - 1)[None, :], total_squares[:, None], total)
+        place = (program.to(tl.int64) * num_tokens + row[:, None]) * N + column[None, :]
         tl.store(partial_ptr + place, sums, mask=live[:, None])
 
 
@@ -177,18 +212,20 @@ def pass_streams(
     streams: [T, S, D]. fn: bf16 [3, R, S * D] from split_weight(), or None: nothing is projected.
     expand: (y [T, D], post [T, S], comb [T, S, S]), or None: the streams stay as they are.
     """
-    tiles = tiles or TILES[target_of(streams).kind]
     streams = streams.contiguous()
     tokens, count, width = streams.shape
+    form, tiles = FORMS[target_of(streams).kind], tiles or tiles_of(streams, tokens)
     rows = 1 if fn is None else fn.shape[1]
     columns = max(16, pow2(rows + 1))
-    splits = min(tiles.splits, -(-width // tiles.depth))
+    groups = min(form.groups, -(-width // form.depth))
+    slices = -(-width // (groups * form.depth))
+    left = 1 if tiles.whole else slices
     out = streams if expand is None else torch.empty_like(streams)
-    size = (splits, tokens, columns) if fn is not None else (0,)
+    size = (groups * left, tokens, columns) if fn is not None else (0,)
     sums = torch.empty(size, dtype=torch.float32, device=streams.device)
     y, post, comb = expand or (streams, sums, sums)
     if tokens:
-        stream_kernel[(splits, -(-tokens // tiles.tokens))](
+        stream_kernel[(groups * left, -(-tokens // tiles.tokens))](
             y.contiguous(),
             streams,
             post.contiguous(),
@@ -203,12 +240,12 @@ def pass_streams(
             S=count,
             R=rows,
             N=columns,
-            PIECES=tiles.pieces,
+            EXACT=streams.dtype == torch.float32,
             BLOCK_T=tiles.tokens,
-            BLOCK_D=tiles.depth,
-            SPLITS=splits,
+            BLOCK_D=form.depth,
+            SLICES=slices // left,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
             **({"maxnreg": tiles.registers} if tiles.registers else {}),
         )
-    return out, None if fn is None else Partials(sums, width, tiles)
+    return out, None if fn is None else Partials(sums, left)

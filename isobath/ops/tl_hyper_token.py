@@ -16,25 +16,20 @@ import triton.language as tl
 from isobath.numerics.dialect import OCP, Dialect
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, scale_shape
 from isobath.ops.tl_common import fp8_of, pow2, quantize_row, sigmoid, target_of
-from isobath.ops.tl_hyper import TILES, Partials, Tiles
+from isobath.ops.tl_hyper import FORMS, Partials
 
 _GROUP = ACTIVATION_BLOCK[1]
 
 
 @triton.jit
-def sum_splits(partial_ptr, at, stride, mask, SPLITS: tl.constexpr):
-    """Partial sums at `at` added up, first slice first."""
-    total = tl.load(partial_ptr + at, mask=mask)
-    for split in tl.static_range(1, SPLITS):
-        total += tl.load(partial_ptr + at + split * stride, mask=mask)
+def group_sums(from_ptr, group, mask, stride, GROUPS: tl.constexpr, SLICES: tl.constexpr):
+    """Partial sums of each group, its slices in order. group: the first axis, the rest are those of
+    from_ptr. The caller adds the groups up when all its loads are on their way."""
+    mask = mask & (group < GROUPS)
+    total = tl.load(from_ptr + group * SLICES * stride, mask=mask, other=0.0)
+    for i in tl.static_range(1, SLICES):
+        total += tl.load(from_ptr + (group * SLICES + i) * stride, mask=mask, other=0.0)
     return total
-
-
-@triton.jit
-def gate(partial_ptr, at, inverse, stride, base, scale, SPLITS: tl.constexpr):
-    """sigmoid(u * scale + base) of one token's projection u; at: where its partial sums are."""
-    u = sum_splits(partial_ptr, at, stride, None, SPLITS) * inverse
-    return sigmoid(tl.fma(u, scale, base))
 
 
 @triton.jit
@@ -51,7 +46,9 @@ def mix_tokens(
     norm_eps,
     S: tl.constexpr,
     N: tl.constexpr,
-    SPLITS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SLICES: tl.constexpr,
+    BLOCK_G: tl.constexpr,
     ITERS: tl.constexpr,
 ):
     """post [T, S] and comb [T, S, S] of the tokens `token` [n]: softmax of the rows, plus eps, then
@@ -59,19 +56,24 @@ def mix_tokens(
     live = token < num_tokens
     row = token.to(tl.int64)
     stride = num_tokens.to(tl.int64) * N
-    squares = sum_splits(partial_ptr, row * N + N - 1, stride, live, SPLITS)
-    inverse = tl.rsqrt(squares / (S * width) + norm_eps)
+    group = tl.arange(0, BLOCK_G)[:, None]
     one = tl.arange(0, S)
-    u = sum_splits(partial_ptr, row[:, None] * N + S + one[None, :], stride, live[:, None], SPLITS)
-    u = u * inverse[:, None]
-    gates = sigmoid(tl.fma(u, tl.load(scale_ptr + 1), tl.load(base_ptr + S + one)[None, :]))
-    tl.store(post_ptr + row[:, None] * S + one[None, :], 2 * gates, mask=live[:, None])
     pair = one[:, None] * S + one[None, :]
-    at = row[:, None, None] * N + 2 * S + pair[None, :, :]
-    u = sum_splits(partial_ptr, at, stride, live[:, None, None], SPLITS)
-    u = u * inverse[:, None, None]
-    base = tl.load(base_ptr + 2 * S + pair)
-    c = tl.fma(u, tl.load(scale_ptr + 2), base[None, :, :])
+    at = partial_ptr + row * N + N - 1
+    squares = group_sums(at[None, :], group, live[None, :], stride, GROUPS, SLICES)
+    group = group[:, :, None]
+    at = partial_ptr + row[:, None] * N + S + one[None, :]
+    posts = group_sums(at[None, :, :], group, live[None, :, None], stride, GROUPS, SLICES)
+    group, wide = group[:, :, :, None], live[None, :, None, None]
+    at = partial_ptr + row[:, None, None] * N + 2 * S + pair[None, :, :]
+    combs = group_sums(at[None, :, :, :], group, wide, stride, GROUPS, SLICES)
+    base, scale = tl.load(base_ptr + 2 * S + pair), tl.load(scale_ptr + 2)
+    post_base, post_scale = tl.load(base_ptr + S + one), tl.load(scale_ptr + 1)
+    inverse = tl.rsqrt(tl.sum(squares, 0) / (S * width) + norm_eps)
+    u = tl.sum(posts, 0) * inverse[:, None]
+    gates = sigmoid(tl.fma(u, post_scale, post_base[None, :]))
+    tl.store(post_ptr + row[:, None] * S + one[None, :], 2 * gates, mask=live[:, None])
+    c = tl.fma(tl.sum(combs, 0) * inverse[:, None, None], scale, base[None, :, :])
     c = tl.exp(c - tl.max(c, 2)[:, :, None])
     c = c / tl.sum(c, 2)[:, :, None] + eps
     c = c / (tl.sum(c, 1) + eps)[:, None, :]
@@ -83,15 +85,14 @@ def mix_tokens(
 
 
 @triton.jit
-def collapse_row(olds, pres, norm_ptr, d, valid, width, norm_eps, S: tl.constexpr):
+def collapse_row(olds, pres, weight, width, norm_eps, S: tl.constexpr):
     """RMSNorm(round(sum_j pres[j] * olds[j])) * weight, rounded to the streams' dtype: float32 [n].
-    olds: S tiles [n], zero where not valid. pres: S scalars."""
+    olds: S tiles [n], zero beyond width. pres: S scalars. weight: float32 [n]."""
     total = pres[0] * olds[0].to(tl.float32)
     for j in tl.static_range(1, S):
-        total += pres[j] * olds[j].to(tl.float32)
+        total = tl.fma(pres[j], olds[j].to(tl.float32), total)
     rounded = total.to(olds[0].dtype).to(tl.float32)
     inverse = tl.rsqrt(tl.sum(rounded * rounded, 0) / width + norm_eps)
-    weight = tl.load(norm_ptr + d, mask=valid, other=0.0).to(tl.float32)
     return (rounded * inverse * weight).to(olds[0].dtype).to(tl.float32)
 
 
@@ -119,8 +120,10 @@ def token_kernel(
     MIX: tl.constexpr,
     S: tl.constexpr,
     N: tl.constexpr,
-    SPLITS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SLICES: tl.constexpr,
     ITERS: tl.constexpr,
+    BLOCK_G: tl.constexpr,
     MIX_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
@@ -139,7 +142,7 @@ def token_kernel(
             token = program * MIX_T + tl.arange(0, MIX_T)
             mix_tokens(
                 partial_ptr, base_ptr, scale_ptr, post_ptr, comb_ptr, token, num_tokens, WIDTH,
-                eps, norm_eps, S, N, SPLITS, ITERS,
+                eps, norm_eps, S, N, GROUPS, SLICES, BLOCK_G, ITERS,
             )  # fmt: skip
     else:
         row = (program - mix_programs).to(tl.int64)
@@ -150,24 +153,29 @@ def token_kernel(
             for j in tl.static_range(S):
                 at = streams_ptr + (row * S + j) * WIDTH + d
                 olds = olds + (tl.load(at, mask=valid, other=0.0),)
+            weight = tl.load(norm_ptr + d, mask=valid, other=0.0).to(tl.float32)
         pres = ()
         if PRE == "given":
             for j in tl.static_range(S):
                 pres = pres + (tl.load(pre_ptr + row * pre_stride + j),)
         else:
             stride = num_tokens.to(tl.int64) * N
-            squares = sum_splits(partial_ptr, row * N + N - 1, stride, None, SPLITS)
-            inverse = tl.rsqrt(squares / (S * WIDTH) + norm_eps)
-            scale = tl.load(scale_ptr)
+            group = tl.arange(0, BLOCK_G)
+            at = partial_ptr + row * N
+            columns = (group_sums(at + N - 1, group, True, stride, GROUPS, SLICES),)
             for j in tl.static_range(S):
-                base = tl.load(base_ptr + j)
-                g = gate(partial_ptr, row * N + j, inverse, stride, base, scale, SPLITS)
-                pres = pres + (g + eps,)
+                column = group_sums(at + j, group, True, stride, GROUPS, SLICES)
+                columns = columns + (column,)
+            scale = tl.load(scale_ptr)
+            inverse = tl.rsqrt(tl.sum(columns[0], 0) / (S * WIDTH) + norm_eps)
+            for j in tl.static_range(S):
+                u = tl.sum(columns[j + 1], 0) * inverse
+                pres = pres + (sigmoid(tl.fma(u, scale, tl.load(base_ptr + j))) + eps,)
         if PRE == "stored":
             for j in tl.static_range(S):
                 tl.store(pre_ptr + row * pre_stride + j, pres[j])
         if COLLAPSE:
-            x = collapse_row(olds, pres, norm_ptr, d, valid, WIDTH, norm_eps, S)
+            x = collapse_row(olds, pres, weight, WIDTH, norm_eps, S)
             tl.store(x_ptr + row * WIDTH + d, x.to(x_ptr.dtype.element_ty), mask=valid)
             if GROUP > 0:
                 codes, exponents = quantize_row(x, GROUP, QUANT_MAX, FP8)
@@ -208,16 +216,15 @@ def finish_tokens(
     *,
     norm_eps: float,
     dialect: Dialect | None = None,
-    tiles: Tiles | None = None,
 ) -> Finished:
     """Launch token_kernel on streams [T, S, D].
 
     gates: a Mixer, or pre [T, S] itself. norm_weight: [D], or None: nothing is collapsed, pre is
     wanted instead. dialect: x is quantised too.
     """
-    tiles = tiles or TILES[target_of(streams).kind]
     streams = streams.contiguous()
     tokens, count, width = streams.shape
+    form = FORMS[target_of(streams).kind]
     mixer = gates if isinstance(gates, Mixer) else None
     collapse, mix = norm_weight is not None, mixer is not None and mixer.iters > 0
 
@@ -231,11 +238,12 @@ def finish_tokens(
     codes = torch.empty(x.shape if dialect else (0,), dtype=torch.uint8, device=post.device)
     groups = scale_shape((tokens, width), ACTIVATION_BLOCK) if dialect else (0,)
     exponents = torch.empty(groups, dtype=torch.uint8, device=post.device)
-    mix_programs = -(-tokens // tiles.mix_tokens) if mix else 0
+    mix_programs = -(-tokens // form.mix_tokens) if mix else 0
     if tokens:
-        sums = mixer.partials.sums if mixer else streams
+        partials = mixer.partials if mixer else Partials(streams[:0], 1)
+        sums, slices = partials.sums, partials.slices
         token_kernel[(mix_programs + tokens,)](
-            sums,
+            sums if mixer else streams,
             streams,
             mixer.base if mixer else streams,
             mixer.scale if mixer else streams,
@@ -257,13 +265,15 @@ def finish_tokens(
             MIX=mix,
             S=count,
             N=sums.shape[-1] if mixer else 1,
-            SPLITS=len(sums) if mixer else 1,
+            GROUPS=len(sums) // slices,
+            SLICES=slices,
+            BLOCK_G=pow2(len(sums) // slices),
             ITERS=mixer.iters if mixer else 0,
-            MIX_T=tiles.mix_tokens,
+            MIX_T=form.mix_tokens,
             BLOCK_D=max(_GROUP, pow2(width)),
             GROUP=_GROUP if dialect else 0,
             **fp8_of(dialect or OCP),
-            num_warps=tiles.token_warps,
+            num_warps=form.token_warps,
             num_stages=1,
         )
     quantized = None

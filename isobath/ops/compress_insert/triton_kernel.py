@@ -1,9 +1,13 @@
 """compress_insert in Triton: one program an entry, one a kept token.
 
-A single step is one launch: its window ends at its sequence's only token, so of the n rows of the
-ring an entry reads the n - 1 that the token is not kept in, and no program writes what another
-reads. Any other step pools in a first launch and keeps in a second. Programs whose entry_rows or
-keep_tokens say -1 leave at once.
+Short windows: a single step is one launch. Its window ends at its sequence's only token, so of the
+n rows of the ring an entry reads the n - 1 that the token is not kept in, and no program writes
+what another reads. Any other step pools in a first launch and keeps in a second.
+
+Long windows are pooled in a first launch by several programs an entry, each with some of the
+channels; a second norms and stores the entries, and keeps.
+
+Programs whose entry_rows or keep_tokens say -1 leave at once.
 """
 
 import torch
@@ -17,6 +21,10 @@ from isobath.ops.tl_rows import load_row, put_row, rms_scale, rotate_row, row_co
 _PLACES = 16
 """Pooled rows at a time: of 512 channels, k and gate are 64 registers in each lane of 8 warps.
 Predicted, not measured."""
+
+_PART = 64
+"""Channels a program of a long window, all of whose rows it asks for at once: with 128 rows 64
+registers in each lane of 8 warps. Predicted, not measured."""
 
 
 @triton.jit
@@ -54,14 +62,17 @@ def pool(
     RATIO: tl.constexpr,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
+    first,
+    PART: tl.constexpr,
 ):
-    """float32 [WIDTH]: softmax of the gate over the COUNT places of a window, channel by channel,
-    times k. PLACES at a time with a running maximum, oldest first."""
-    channel = tl.arange(0, WIDTH)
+    """float32 [PART], of WIDTH channels those from `first` on: softmax of the gate over the COUNT
+    places of a window, channel by channel, times k. PLACES at a time with a running maximum, oldest
+    first."""
+    channel = first + tl.arange(0, PART)
     # Below any gate, and finite: what is absent (-inf) then weighs exp(-inf) = 0 and not NaN.
-    top = tl.full([WIDTH], -3.0e38, tl.float32)
-    weight_sum = tl.zeros([WIDTH], tl.float32)
-    total = tl.zeros([WIDTH], tl.float32)
+    top = tl.full([PART], -3.0e38, tl.float32)
+    weight_sum = tl.zeros([PART], tl.float32)
+    total = tl.zeros([PART], tl.float32)
     for start in range(0, COUNT, PLACES):
         place = start + tl.arange(0, PLACES)
         row = tl.load(rows_ptr + place)
@@ -90,8 +101,36 @@ def pool(
     return total / weight_sum
 
 
+@triton.jit
+def pool_kernel(
+    fresh_ptr,
+    ape_ptr,
+    state_ptr,
+    positions_ptr,
+    pool_rows_ptr,
+    entry_rows_ptr,
+    pooled_ptr,
+    fresh_stride,
+    COUNT: tl.constexpr,
+    RATIO: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PART: tl.constexpr,
+):
+    """Grid: (WIDTH / PART, entries). pooled: float32 [E, WIDTH], written where an entry is due."""
+    first = tl.program_id(0) * PART
+    entry = tl.program_id(1).to(tl.int64)
+    if tl.load(entry_rows_ptr + entry) >= 0:
+        x = pool(
+            fresh_ptr, ape_ptr, state_ptr, positions_ptr, pool_rows_ptr + entry * COUNT,
+            fresh_stride, COUNT, COUNT, RATIO, CHANNELS, WIDTH, first, PART,
+        )  # fmt: skip
+        tl.store(pooled_ptr + entry * WIDTH + first + tl.arange(0, PART), x)
+
+
 @triton.jit(do_not_specialize=["num_entries"])
 def compress_insert_kernel(
+    pooled_ptr,
     fresh_ptr,
     ape_ptr,
     norm_ptr,
@@ -107,6 +146,7 @@ def compress_insert_kernel(
     num_entries,
     eps,
     DTYPE: tl.constexpr,
+    POOLED: tl.constexpr,
     PLACES: tl.constexpr,
     COUNT: tl.constexpr,
     RATIO: tl.constexpr,
@@ -124,16 +164,20 @@ def compress_insert_kernel(
     QUANT_MAX: tl.constexpr,
     FP8: tl.constexpr,
 ):
-    """Programs 0 .. num_entries - 1: entries. Those after them: kept tokens."""
+    """Programs 0 .. num_entries - 1: entries. Those after them: kept tokens. POOLED: entries are in
+    pooled, float32 [E, WIDTH]."""
     program = tl.program_id(0)
     if program < num_entries:
         entry = program.to(tl.int64)
         cache_row = tl.load(entry_rows_ptr + entry)
         if cache_row >= 0:
-            x = pool(
-                fresh_ptr, ape_ptr, state_ptr, positions_ptr, pool_rows_ptr + entry * COUNT,
-                fresh_stride, PLACES, COUNT, RATIO, CHANNELS, WIDTH,
-            )  # fmt: skip
+            if POOLED:
+                x = load_row(pooled_ptr + entry * WIDTH, WIDTH, WIDTH)
+            else:
+                x = pool(
+                    fresh_ptr, ape_ptr, state_ptr, positions_ptr, pool_rows_ptr + entry * COUNT,
+                    fresh_stride, PLACES, COUNT, RATIO, CHANNELS, WIDTH, 0, WIDTH,
+                )  # fmt: skip
             x = x.to(DTYPE).to(tl.float32)
             x = x * rms_scale(x, WIDTH, eps) * load_row(norm_ptr, WIDTH, WIDTH)
             x = rotate_row(x, cos_sin_ptr + entry * ROPE, WIDTH, ROPE)
@@ -172,10 +216,32 @@ def compress_insert(
     channels, width = ape.shape[1], cache.layout.width
     fresh = fresh if fresh.stride()[1:] == (channels, 1) else fresh.contiguous()
     entries, kept = pool_rows.shape[0], len(keep_tokens)
-    together = single or not entries or not kept
+    pooled = torch.empty(0, dtype=torch.float32, device=fresh.device)
+    places, long = pool_rows.shape[1], pool_rows.shape[1] > _PLACES
+    if long and entries and len(fresh):
+        pooled = pooled.new_empty((entries, width))
+        part = min(_PART, width)
+        pool_kernel[(width // part, entries)](
+            fresh,
+            ape,
+            state,
+            positions,
+            pool_rows,
+            entry_rows,
+            pooled,
+            fresh.stride(0),
+            COUNT=places,
+            RATIO=ape.shape[0],
+            CHANNELS=channels,
+            WIDTH=width,
+            PART=part,
+            num_warps=8,
+        )
+    together = single or long or not entries or not kept
     for num_entries, programs in ((entries, entries + kept * together), (0, kept * (not together))):
         if programs and len(fresh):
             compress_insert_kernel[(programs,)](
+                pooled,
                 fresh,
                 ape,
                 norm_weight,
@@ -191,8 +257,9 @@ def compress_insert(
                 num_entries,
                 eps,
                 DTYPE={torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}[dtype],
-                PLACES=min(_PLACES, pool_rows.shape[1]),
-                COUNT=pool_rows.shape[1],
+                POOLED=long,
+                PLACES=min(_PLACES, places),
+                COUNT=places,
                 RATIO=ape.shape[0],
                 CHANNELS=channels,
                 ROPE=cos_sin.shape[1],

@@ -40,7 +40,6 @@ def hyper_enter(
         norm_weight,
         norm_eps=norm_eps,
         dialect=dialect,
-        tiles=tiles,
     )
     quantized = done.x if done.quantized is None else done.quantized
     return Entered(streams, done.x, quantized, done.post, done.comb)
