@@ -173,6 +173,8 @@ def align_bits(high: Array, low: Array, shift: Array) -> Array:
 
 def permute_bytes(high: Array, low: Array, selector: Array) -> Array:
     """v_perm_b32: each selector byte 0-7 picks a byte of high:low, 8-11 a sign, 12 zero, 13+ FF."""
+    if selector.shape[1] == 1 and (selector == selector[0, 0]).all():
+        return _permute_alike(high, low, int(selector[0, 0]))
     source = pair(low, high)
     shape = np.broadcast_shapes(source.shape, selector.shape)
     out = np.zeros(shape, u32)
@@ -186,6 +188,31 @@ def permute_bytes(high: Array, low: Array, selector: Array) -> Array:
             byte = np.where(pick >= 12, constant, np.where(pick >= 8, sign, byte))
         out |= byte << (8 * k)
     return out
+
+
+def _permute_alike(high: Array, low: Array, selector: int) -> Array:
+    """permute_bytes with one selector for all lanes: neighbouring bytes move together."""
+    picks = [selector >> (8 * k) & 255 for k in range(4)]
+    out: Array | None = None
+    k = 0
+    while k < 4:
+        size = 1
+        while k + size < 4 and picks[k + size] == picks[k] + size and picks[k + size] not in (4, 8):
+            size += 1
+        pick, mask = picks[k], (1 << 8 * size) - 1
+        if pick < 8:
+            word, place = (low if pick < 4 else high), 8 * (pick & 3)
+            part = (word >> place) & mask if place + 8 * size < 32 else word >> place
+        elif pick < 12:
+            size, word = 1, (low if pick < 10 else high)
+            part = ((word >> (15 if pick % 2 == 0 else 31)) & 1) * u32(255)
+        else:
+            size, part = 1, np.full((1, 1), 0 if pick == 12 else 255, u32)
+        part = part << (8 * k) if k else part
+        out = part if out is None else out | part
+        k += size
+    assert out is not None
+    return np.broadcast_to(out, np.broadcast_shapes(high.shape, low.shape))
 
 
 def saturate_i16(a: Array) -> Array:

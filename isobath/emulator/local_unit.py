@@ -51,17 +51,17 @@ class LocalUnit:
         self, site: int, address: Array, offset: int, width: int, active: Array | None, what: str
     ) -> Array:
         """Checked offsets into the storage of all workgroups."""
-        within = address + offset if offset else address
+        within = address + u32(offset) if offset else address
         size = self.lds_bytes
-        if int(within.max()) + width > size or int(within.min()) < 0:
+        if int(np.maximum.reduce(within, axis=None)) + width > size:
             within = np.broadcast_to(within, (self.waves, 64))
-            wrong = (within < 0) | (within + width > size)
+            wrong = within.astype(i64) + width > size
             if active is not None:
                 wrong = wrong & active
-                within = np.where(active, within, 0)
+                within = np.where(active, within, u32(0))
             if wrong.any():
                 raise self._lds_fault(site, within, wrong, width, what)
-        return full(within + self.lds_base, self.waves)
+        return full(within.astype(i64) + self.lds_base, self.waves)
 
     def _lds_fault(
         self, site: int, within: Array, wrong: Array, width: int, what: str

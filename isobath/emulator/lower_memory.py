@@ -219,7 +219,7 @@ _DS_NAMES = {"wrxchg": "swap", "cmpst": "cmpswap"}
 def lds(e: Emitter) -> None:
     """Everything of the LDS unit, lane permutes included.
 
-    Address plus offset wraps at 32 bits, so an address may be negative: it is taken as signed.
+    Address plus offset wraps at 32 bits, so an address may be "negative"; both are uint32.
     """
     name = e.instruction.name
     if name == "ds_nop":
@@ -254,7 +254,8 @@ def _lds_access(e: Emitter, match: re.Match[str]) -> None:
     else:
         offsets = [_number(e, "offset")]
     address = e.operands[1 if kind == "read" else 0]
-    e.emit(f"address = {source(address, 'i', e.pool)}.astype(i64)")
+    # The first of two results may overwrite the address.
+    e.emit(f"address = {source(address, 'u', e.pool)}{'.copy()' if two else ''}")
     words = max(1, width // 4)
     for k, offset in enumerate(offsets):
         place = f"{e.instruction.index}, address, {offset}, {width}"
@@ -288,7 +289,7 @@ def _lds_atomic(e: Emitter, match: re.Match[str]) -> None:
         compare = f"({expected.file!r}, {expected.index})"
     result = f"({e.operands[0].file!r}, {e.operands[0].index})" if returning else "None"
     e.emit(
-        f"local.atomic({e.instruction.index}, {source(address, 'i', e.pool)}.astype(i64), "
+        f"local.atomic({e.instruction.index}, {source(address, 'u', e.pool)}, "
         f"{_number(e, 'offset')}, '{operation}', '{letter}', {width}, {data.file!r}, "
         f"{data.index}, {compare}, {result}, {e.lanes})"
     )

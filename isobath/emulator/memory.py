@@ -83,7 +83,8 @@ class Memory:
         self, address: Array, lanes: Array | None, width: int, store: bool
     ) -> tuple[Segment, Array] | None:
         """(segment, offsets) when every active lane is inside one segment, else None."""
-        low, high = int(address.min()), int(address.max())
+        low = int(np.minimum.reduce(address, axis=None))
+        high = int(np.maximum.reduce(address, axis=None))
         segment = self.find(low)
         if segment and low >= segment.base and high + width <= segment.base + segment.size:
             offset = address - segment.base

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class Operand:
         return replace(self, index=self.index + offset, count=1)
 
 
+@lru_cache(maxsize=1 << 14)
 def parse_operand(text: str) -> Operand:
     """An Operand from its assembly text, source modifiers included."""
     body, negate, absolute, sign_extend = text, False, False, False
