@@ -180,9 +180,9 @@ def doctor(
     """Check every kernel and the whole model on this machine; exit code 1 if anything is wrong."""
     from rich.console import Console
 
-    from isobath.doctor.ops import Wanted
     from isobath.doctor.report import WIDTH, show
     from isobath.doctor.run import Round, run
+    from isobath.ops.examine import Wanted
 
     wanted = Wanted(op, backend, dialect, case)
     report = run(Round(wanted, device, model, layers, save))

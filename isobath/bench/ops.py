@@ -18,15 +18,14 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from isobath.errors import ConfigError
-from isobath.ops.collect import collect
 from isobath.ops.contract import PROPERTIES
-from isobath.ops.measure import measure
+from isobath.ops.examine import Wanted, check_ops, default_jobs, steps
 from isobath.ops.table import contract
-from isobath.ops.verdicts import Verdict, append, choose, verdict
+from isobath.ops.verdicts import Verdict, append, choose
 from isobath.target import Target, detect
 
 TABLE_WIDTH = 150
@@ -60,11 +59,16 @@ def run(
     Raises ConfigError for an unknown op or dialect.
     """
     target = detect(device)
-    found = collect(target, op, backend, dialect)
-    console = Console(stderr=True)
-    rows = []
-    for subject in track(found.subjects, "measuring", console=console, transient=True):
-        rows.append(verdict(subject, measure(subject, timed=True), target))
+    wanted = Wanted(op, backend, dialect)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=steps(target, wanted))
+        found = check_ops(
+            target,
+            wanted,
+            jobs=default_jobs(target),
+            advance=lambda name, count: bar.update(task, description=name, advance=count),
+        )
+    rows = found.rows
     if rows_path is not None:
         append(rows_path, rows)
     Console(width=TABLE_WIDTH).print(_table(rows, target))

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from isobath.doctor.machine import Ceilings
-from isobath.doctor.ops import OpsResult
 from isobath.doctor.whole import Finding
 from isobath.errors import ConfigError
 from isobath.ops.contract import PROPERTIES
+from isobath.ops.examine import OpsResult
 from isobath.ops.table import contract
 from isobath.ops.verdicts import Choice, Verdict, choose, failures
 

@@ -7,7 +7,6 @@ the emulator where the tools for that are installed.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from isobath.doctor import gfx942, shadow, whole
 from isobath.doctor.machine import ceilings, facts
-from isobath.doctor.ops import Advance, Wanted, check_ops, steps
 from isobath.doctor.report import Report, choices
 from isobath.engine.llm import BUNDLED, LLM
 from isobath.errors import IsobathError
+from isobath.ops.examine import Advance, Wanted, check_ops, default_jobs, steps
 from isobath.ops.verdicts import verdict_file, write
 from isobath.target import Target, detect
-
-JOBS = 8
-"""Processes that judge on a GPU at once: each compiles on one core and holds a device context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +51,13 @@ def run(what: Round) -> Report:
     start = time.monotonic()
     target = detect(what.device)
     torch.set_num_threads(1 if target.kind == "cpu" else torch.get_num_threads())
-    jobs = 1 if target.kind == "cpu" else min(JOBS, max(1, (os.cpu_count() or 2) // 2))
     emulated = what.whole and target.kind == "cpu" and gfx942.has_tools()
     total = steps(target, what.wanted) + (1 + whole.STEPS if what.whole else 0)
     total += len(gfx942.ops()) if emulated else 0
     with _progress(total) as advance:
         found = ceilings(target) if what.whole else None
         advance("ceilings", 1 if what.whole else 0)
-        ops = check_ops(target, what.wanted, jobs=jobs, advance=advance)
+        ops = check_ops(target, what.wanted, jobs=default_jobs(target), advance=advance)
         chosen, refused = choices(ops.rows)
         if what.whole:  # before the model is looked at, which takes what is saved
             write(what.save or verdict_file(target), ops.rows)

@@ -8,6 +8,7 @@ reset shows. Timing is device time with a cold cache, on a CPU wall time.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,9 @@ def capture(call: Call, args: Arguments) -> Captured:
         try:
             result = call(**args)
         finally:
-            graph.capture_end()
+            with warnings.catch_warnings():  # of no rows there is nothing to launch
+                warnings.filterwarnings("ignore", "The CUDA Graph is empty")
+                graph.capture_end()
     torch.cuda.synchronize()
     return Captured(graph, args, result)
 

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from isobath.cache.view import CacheView
 from isobath.doctor.gfx942 import check_gfx942
-from isobath.doctor.ops import OpsResult, Wanted, check_ops
 from isobath.doctor.report import Report, choices, reproduction, show
 from isobath.doctor.whole import Finding
 from isobath.numerics import ue8m0
@@ -24,6 +23,7 @@ from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import FNUZ, OCP, Dialect
 from isobath.numerics.fp8 import Fp8Tensor, expand_scale
 from isobath.ops.contract import Backend
+from isobath.ops.examine import OpsResult, Wanted, check_ops, in_a_process, judge_group
 from isobath.ops.measure import Subject, measure
 from isobath.ops.table import contract
 from isobath.ops.verdicts import verdict
@@ -253,6 +253,12 @@ def test_ops_judged_in_processes_of_their_own_get_the_same_verdicts() -> None:
     facts = [(row.case, row.dialect, row.agrees, row.deterministic) for row in there.rows]
     assert facts == [(r.case, r.dialect, r.agrees, r.deterministic) for r in here.rows]
     assert all(row.us is not None for row in there.rows)
+
+
+def test_process_that_dies_leaves_its_exit_code_and_the_next_starts_after_it() -> None:
+    assert in_a_process(CPU, Wanted(op="no such op"), 0) == 1
+    every, rest = (judge_group(CPU, Wanted(op="embed"), start) for start in (0, 3))
+    assert [row.case for row in rest] == [row.case for row in every][3:]
 
 
 def test_finding_about_the_model_turns_the_report_red() -> None:

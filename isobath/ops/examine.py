@@ -1,13 +1,15 @@
 """Every op, backend and case against its reference, with all properties, then the times.
 
 On a GPU the judging is done by several processes at once, most of it being compilation; a process
-judges one op's backend and ends, so that a fault that takes the device's context with it costs no
-other op its verdict. Times are then taken here, one after the other, of what was right.
+judges one op's backend, and a fault that takes the device's context with it costs no other case its
+verdict: the next ones are judged in a new process. Times are then taken here, one after the other,
+of what was right.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +25,12 @@ from isobath.target import Target
 
 BUDGET_S = 0.02
 """For the times of one case: enough for tens of calls, and minutes for all cases together."""
+JOBS = 8
+"""Each compiles on one core and holds a device context."""
 THREADS = 2
 """Of each judging process, for its references."""
-FATAL = ("illegal memory access", "device-side assert", "unspecified launch failure")
+MAX_PROCESSES = 4
+"""For one op's backend; each one more follows a case that broke the device."""
 Advance = Callable[[str, int], None]
 """Called with (what was done, how many of the steps)."""
 
@@ -66,6 +71,11 @@ def check_ops(target: Target, wanted: Wanted, *, jobs: int, advance: Advance) ->
     return OpsResult(timed, found.unavailable, found.left_out)
 
 
+def default_jobs(target: Target) -> int:
+    """Processes that judge on `target` at once: on a GPU JOBS, where there are cores for them."""
+    return 1 if target.kind == "cpu" else min(JOBS, max(1, (os.cpu_count() or 2) // 2))
+
+
 def steps(target: Target, wanted: Wanted) -> int:
     """How many steps check_ops() will advance by: one to judge and one to time each case."""
     return 2 * len(wanted.subjects(target))
@@ -77,14 +87,23 @@ def _judge(subject: Subject, target: Target, advance: Advance) -> Verdict:
     return row
 
 
-def judge_group(target: Target, wanted: Wanted) -> list[Verdict]:
-    """The verdicts of one op's backend, in a process of its own. A dead device ends the rest."""
+def judge_group(target: Target, wanted: Wanted, start: int) -> list[Verdict]:
+    """The verdicts of one op's backend from subject number `start` on, in a process of its own.
+    Ends early, after the case that broke the device."""
     rows: list[Verdict] = []
-    for subject in wanted.subjects(target):
-        dead = next((r for r in rows if any(text in r.note for text in FATAL)), None)
-        measured = _dead(f"not measured: case {dead.case} broke the device") if dead else None
-        rows.append(verdict(subject, measured or measure(subject), target))
+    for subject in wanted.subjects(target)[start:]:
+        rows.append(verdict(subject, measure(subject), target))
+        if not rows[-1].agrees and not _is_alive(target):
+            break
     return rows
+
+
+def _is_alive(target: Target) -> bool:
+    """Whether the device still computes; after some faults no call of this process ever does."""
+    try:
+        return float(torch.ones(2, device=target.device).sum()) == 2
+    except RuntimeError:
+        return False
 
 
 def _judge_apart(
@@ -96,11 +115,19 @@ def _judge_apart(
         groups[subject.op.name, subject.backend.name].append(subject)
 
     def judged(key: tuple[str, str]) -> list[Verdict]:
-        rows = _in_a_process(target, replace(wanted, op=key[0], backend=key[1]))
-        if isinstance(rows, int):
-            died = _dead(f"its process died with code {rows}")
-            rows = [verdict(subject, died, target) for subject in groups[key]]
-        advance("/".join(key), len(groups[key]))
+        mine, rows = groups[key], list[Verdict]()
+        one = replace(wanted, op=key[0], backend=key[1])
+        for _ in range(MAX_PROCESSES):
+            found = in_a_process(target, one, len(rows))
+            if isinstance(found, int):
+                died = _dead(f"its process died with code {found}")
+                found = [verdict(mine[len(rows)], died, target)]
+            rows += found
+            if len(rows) == len(mine):
+                break
+        left = _dead(f"not measured: {MAX_PROCESSES} cases broke the device or their process")
+        rows += [verdict(subject, left, target) for subject in mine[len(rows) :]]
+        advance("/".join(key), len(mine))
         return rows
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -109,11 +136,11 @@ def _judge_apart(
     return [next(by_key[s.op.name, s.backend.name]) for s in subjects]
 
 
-def _in_a_process(target: Target, wanted: Wanted) -> list[Verdict] | int:
+def in_a_process(target: Target, wanted: Wanted, start: int) -> list[Verdict] | int:
     """What judge_group() returns there, or the exit code of a process that did not return."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(sender, target, wanted))
+    process = context.Process(target=_tell, args=(sender, target, wanted, start))
     process.start()
     sender.close()
     try:
@@ -125,9 +152,11 @@ def _in_a_process(target: Target, wanted: Wanted) -> list[Verdict] | int:
     return rows
 
 
-def _tell(sender: Connection[list[Verdict], None], target: Target, wanted: Wanted) -> None:
+def _tell(
+    sender: Connection[list[Verdict], None], target: Target, wanted: Wanted, start: int
+) -> None:
     torch.set_num_threads(THREADS)
-    sender.send(judge_group(target, wanted))
+    sender.send(judge_group(target, wanted, start))
     sender.close()
 
 
