@@ -115,6 +115,8 @@ class EngineConfig:
     of that share; "auto" on a CPU: see engine/capacity.py. check: assert that every page and slot
     is free or owned "off": never, "idle": when nothing is left to do, or "step": after every step.
     static_metadata: compute decode steps' index tensors on the device; off is for comparison.
+    parallel_branches: run independent parts of a decode step side by side on a GPU; off is for
+    comparison.
     batch_invariant: choose only kernels whose result for a row does not depend on the others; off
     lets faster ones of libraries in.
     """
@@ -128,6 +130,7 @@ class EngineConfig:
     cache_bytes: int | Auto = "auto"
     check: str = field(default_factory=lambda: variable("ISOBATH_CHECK", "off"))
     static_metadata: bool = True
+    parallel_branches: bool = True
     batch_invariant: bool = True
 
     def __post_init__(self) -> None:

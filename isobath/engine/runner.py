@@ -5,7 +5,8 @@ sequence has one token (decode) goes through the static buffers of engine/metada
 padded to a bucket and replayed as a captured graph (engine/graphs.py), on a CPU eagerly and in its
 exact size, because nothing is captured there.
 
-`static_metadata` off is there to be compared with: decode steps too are laid out on the host.
+`static_metadata` off is there to be compared with: decode steps too are laid out on the host. So is
+`parallel_branches` off: a GPU's decode steps are one chain of launches then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from isobath.cache.pool import PAGE_TOKENS, CachePool
 from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.graphs import DecodeGraphs
 from isobath.engine.metadata import DecodeMetadata
+from isobath.model.aside import Aside, SideStream, at_once
 from isobath.model.batch import Batch, BatchBuilder, Chunk
 from isobath.model.v4 import forward
 from isobath.model.weights import ModelWeights
@@ -70,6 +72,8 @@ class Runner:
             max_context=min(config.max_position_embeddings, (pool.pages - 1) * PAGE_TOKENS),
         )
         self.static = options.static_metadata
+        parallel = options.parallel_branches and device.type == "cuda"
+        self.aside: Aside = SideStream(device) if parallel else at_once
         self.graphs = self._captured(device) if device.type == "cuda" else None
 
     @torch.inference_mode()
@@ -92,7 +96,8 @@ class Runner:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits float32 [L, vocab] of one step; advances the caches."""
-        return forward(self.config, self.weights, self.ops, self.pool, batch)
+        aside = self.aside if batch.single else at_once  # prompts fill the machine as they are
+        return forward(self.config, self.weights, self.ops, self.pool, batch, aside=aside)
 
     @torch.inference_mode()
     def _captured(self, device: torch.device) -> DecodeGraphs:

@@ -3,15 +3,22 @@
 Ratio 0 sees the last `window` tokens. Ratio 4 (CSA) adds the best index_topk entries of four tokens
 each, chosen by the indexer; ratio 128 (HCA) adds all entries of 128 tokens. Entries are written
 before attending, so the token that completes a window already sees its entry.
+
+The compressors, and the indexer after them, are a branch of their own beside the queries: they only
+read x and the latent, and write other caches than the window's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from isobath.cache.pool import CompressorCache, LayerCache
 from isobath.cache.view import copy_rows
 from isobath.config import ModelConfig
+from isobath.model.aside import Aside
 from isobath.model.batch import Batch, CompressPlan
 from isobath.model.project import Projector
 from isobath.model.weights import AttentionWeights, CompressorWeights
@@ -27,18 +34,22 @@ def attention(
     project: Projector,
     cache: LayerCache,
     batch: Batch,
+    aside: Aside,
 ) -> torch.Tensor:
     """x: [T, D], normed block input, and `quantized` as FP8 matrices take it. Returns [T, D].
     Writes this step's rows into `cache`."""
     ops, eps, dialect = project.ops, config.rms_norm_eps, project.dialect
     cos_sin = batch.cos_sin_compressed if ratio else batch.cos_sin_window
+    plan = batch.plans.get(ratio)
+    fresh = aside(partial(compress, x, w, config, project, cache, batch, plan)) if plan else None
     qa_kv, slots = project(quantized, w.wqa_wkv), batch.window_slots
     latent = ops.latent_insert(
         qa_kv, w.q_norm, w.kv_norm, cos_sin, cache.window, slots, dialect=dialect, eps=eps
     )
+    chosen = None
+    if plan and fresh:
+        chosen = aside(partial(select, latent, fresh, w, config, project, cache, batch, plan))
     q = project(latent, w.wq_b).view(-1, config.num_attention_heads, config.head_dim)
-    plan = batch.plans.get(ratio)
-    selected = compress(x, latent, w, config, project, cache, batch, plan) if plan else None
     o = ops.attend(
         q,
         cache.window,
@@ -49,7 +60,7 @@ def attention(
         pages=plan.pages if plan else None,
         sequence=batch.sequence,
         visible=plan.visible if plan else None,
-        selected=selected,
+        selected=chosen() if chosen else None,
         scale=config.head_dim**-0.5,
         single=batch.single,
         eps=eps,
@@ -62,7 +73,28 @@ def attention(
 
 def compress(
     x: torch.Tensor,
+    w: AttentionWeights,
+    config: ModelConfig,
+    project: Projector,
+    cache: LayerCache,
+    batch: Batch,
+    plan: CompressPlan,
+) -> torch.Tensor:
+    """Store the entries that come due. Returns what the compressors take in, float32 [T, C]: last
+    come the indexer's head weights."""
+    assert w.compressor is not None and cache.compressor is not None
+    fresh: torch.Tensor = project.ops.linear(x, w.compress_in)
+    width = 2 * w.compressor.ape.shape[1]
+    insert(fresh[:, :width], w.compressor, cache.compressor, config, project, batch, plan)
+    if w.indexer is not None and cache.indexer is not None:
+        index_fresh = fresh[:, width : width + 2 * w.indexer.compressor.ape.shape[1]]
+        insert(index_fresh, w.indexer.compressor, cache.indexer, config, project, batch, plan)
+    return fresh
+
+
+def select(
     latent: Fp8Tensor | torch.Tensor,
+    fresh: Callable[[], torch.Tensor],
     w: AttentionWeights,
     config: ModelConfig,
     project: Projector,
@@ -70,28 +102,20 @@ def compress(
     batch: Batch,
     plan: CompressPlan,
 ) -> torch.Tensor | None:
-    """Store the entries that come due; for ratio 4 return the selected ones, int64 [T, k].
+    """The entries that are attended, int64 [T, k]. fresh: what compress() returns.
 
-    None means that every visible entry is attended: always for ratio 128, and for ratio 4 while no
-    token sees more than index_topk of them.
+    None means that every visible entry is: always for ratio 128, and for ratio 4 while no token
+    sees more than index_topk of them.
     """
-    assert w.compressor is not None and cache.compressor is not None
-    fresh = project.ops.linear(x, w.compress_in)
-    width = 2 * w.compressor.ape.shape[1]
-    insert(fresh[:, :width], w.compressor, cache.compressor, config, project, batch, plan)
-    if w.indexer is None or cache.indexer is None:
-        return None
-    index_width = 2 * w.indexer.compressor.ape.shape[1]
-    index_fresh = fresh[:, width : width + index_width]
-    insert(index_fresh, w.indexer.compressor, cache.indexer, config, project, batch, plan)
-    if plan.max_visible <= config.index_topk:
+    taken = fresh()
+    if w.indexer is None or cache.indexer is None or plan.max_visible <= config.index_topk:
         return None
     ops, entries = project.ops, cache.indexer.entries
     q = project(latent, w.indexer.wq_b).view(-1, config.index_n_heads, config.index_head_dim)
     q, weights = ops.index_query(
         q,
         batch.cos_sin_compressed,
-        fresh[:, width + index_width :],
+        taken[:, -config.index_n_heads :],
         layout=entries.layout,
         dialect=entries.dialect,
     )

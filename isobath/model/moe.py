@@ -6,9 +6,12 @@ because the weights come from it. Every expert is clamped, the shared one too.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from isobath.config import ModelConfig
+from isobath.model.aside import Aside
 from isobath.model.weights import MoeWeights
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.ops.table import OpTable
@@ -21,10 +24,12 @@ def moe(
     w: MoeWeights,
     config: ModelConfig,
     ops: OpTable,
+    aside: Aside,
 ) -> torch.Tensor:
     """x: [T, D], normed block input, and `quantized` as the experts take it. token_ids: int64 [T],
     -1 for padding. Returns [T, D] in x.dtype."""
     limit = config.swiglu_limit
+    shared = aside(partial(ops.shared_expert, quantized, w.shared_w13, w.shared_w2, limit=limit))
     experts, weights = ops.route(
         x,
         w.gate,
@@ -34,6 +39,5 @@ def moe(
         k=config.num_experts_per_tok,
         scale=config.routed_scaling_factor,
     )
-    shared = ops.shared_expert(quantized, w.shared_w13, w.shared_w2, limit=limit)
-    y: torch.Tensor = ops.experts(quantized, experts, weights, w.experts, shared, limit=limit)
+    y: torch.Tensor = ops.experts(quantized, experts, weights, w.experts, shared(), limit=limit)
     return y

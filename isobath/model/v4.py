@@ -19,6 +19,7 @@ import torch
 
 from isobath.cache.pool import CachePool, tags_of
 from isobath.config import ModelConfig
+from isobath.model.aside import Aside, at_once
 from isobath.model.attention import attention
 from isobath.model.batch import Batch
 from isobath.model.moe import moe
@@ -28,9 +29,16 @@ from isobath.ops.table import OpTable
 
 
 def forward(
-    config: ModelConfig, weights: ModelWeights, ops: OpTable, pool: CachePool, batch: Batch
+    config: ModelConfig,
+    weights: ModelWeights,
+    ops: OpTable,
+    pool: CachePool,
+    batch: Batch,
+    *,
+    aside: Aside = at_once,
 ) -> torch.Tensor:
     """One step. Returns float32 logits [L, vocab] for batch.logits_rows; advances the caches.
+    aside: runs a layer's independent branches beside each other, or not.
 
     Raises LayoutMismatch, before any kernel runs, for a pool of another model or numerics.
     """
@@ -50,10 +58,12 @@ def forward(
     for layer, cache in zip(weights.layers, pool.layers, strict=True):
         mix = layer.attn_hyper
         at = enter(y, streams, post, comb, mix.fn, mix.base, mix.scale, layer.attn_norm)
-        y = attention(at.x, at.quantized, layer.ratio, layer.attn, config, project, cache, batch)
+        y = attention(
+            at.x, at.quantized, layer.ratio, layer.attn, config, project, cache, batch, aside
+        )
         mix = layer.ffn_hyper
         at = enter(y, at.streams, at.post, at.comb, mix.fn, mix.base, mix.scale, layer.ffn_norm)
-        y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops)
+        y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops, aside)
         streams, post, comb = at.streams, at.post, at.comb
     streams = ops.hyper_expand(y, streams, post, comb)
     if batch.logits_rows is not None:
