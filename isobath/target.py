@@ -69,12 +69,14 @@ def detect(device: str = "auto", dialect: str = "auto") -> Target:
 
 
 def device_memory(device: torch.device) -> tuple[int, int]:
-    """(free, all) bytes of memory now: of a GPU, or of the machine for a CPU."""
+    """(free, all) bytes of memory now: of a GPU, or of the machine for a CPU. What torch holds on a
+    GPU without using it is free: torch gives it back before an allocation fails."""
     if device.type == "cpu":
         page = os.sysconf("SC_PAGE_SIZE")
         return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
     free, total = torch.cuda.mem_get_info(device)
-    return int(free), int(total)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free) + idle, int(total)
 
 
 def dialect_of_arch(arch: str) -> Dialect:
