@@ -29,6 +29,7 @@ from isobath.cache.pool import PAGE_TOKENS, CachePool, allocate_pool
 from isobath.cache.view import CacheView, write_rows
 from isobath.config import ModelConfig
 from isobath.engine.metadata import DecodeMetadata, Shape
+from isobath.model.aside import Aside, SideStream, at_once
 from isobath.model.batch import Batch, Chunk
 from isobath.model.dummy import dummy_model
 from isobath.model.v4 import forward
@@ -197,13 +198,15 @@ def _step(
     """One decode step as a call without arguments: a graph's replay on a GPU."""
 
     def eager() -> None:
-        logits.copy_(forward(config, weights, ops, pool, compute()))
+        logits.copy_(forward(config, weights, ops, pool, compute(), aside=aside))
 
     first = forward(config, weights, ops, pool, compute())
     assert bool(first.isfinite().all()), "random weights gave NaN, so their routes mean nothing"
     logits = torch.empty_like(first)
+    aside: Aside = at_once
     if logits.device.type == "cpu":
         return eager
+    aside = SideStream(logits.device)  # as the engine's graphs have it
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -212,7 +215,18 @@ def _step(
     with torch.cuda.graph(graph, stream=stream):
         eager()
     torch.cuda.synchronize()
-    return graph.replay
+    return Replay(graph, eager)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A captured step, and the call that it was captured from, which holds what it writes to."""
+
+    graph: torch.cuda.CUDAGraph
+    eager: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 def _times(step: Callable[[], None], device: torch.device) -> list[float]:
