@@ -15,6 +15,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -111,9 +112,11 @@ def verdict(subject: Subject, measured: Measurement, target: Target) -> Verdict:
     )
 
 
+@cache
 def source_hash(op: str) -> str:
     """Hash of the op's folder, of those it imports (a fused op's parts) and of what all kernels
-    share, 12 hex digits: a verdict on other source says nothing about this one."""
+    share, 12 hex digits: a verdict on other source says nothing about this one. Of the files as
+    they were at the first call, when they were loaded."""
     paths = [path for pattern in SHARED for path in sorted(PACKAGE.glob(pattern))]
     ops, digest = [op], hashlib.sha256()
     for name in ops:  # grows while it is walked
