@@ -28,6 +28,7 @@ import torch
 from isobath.cache.pool import PAGE_TOKENS, CachePool, allocate_pool
 from isobath.cache.view import CacheView, write_rows
 from isobath.config import ModelConfig
+from isobath.engine.graphs import short_context
 from isobath.engine.metadata import DecodeMetadata, Shape
 from isobath.model.aside import Aside, SideStream, at_once
 from isobath.model.batch import Batch, Chunk
@@ -156,7 +157,7 @@ def decode_step(
     low, high = max(context - SPREAD, 1), context + SPREAD
     starts = torch.randint(low, high, (count,), generator=generator).tolist()
     ids = torch.randint(2, config.vocab_size, (count,), generator=generator).tolist()
-    longest = max(high, 4 * config.index_topk + 3)
+    longest = max(high, short_context(config))
     each = -(-longest // PAGE_TOKENS)
     pool = allocate_pool(
         config,

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from isobath.cache.pool import CachePool
+from isobath.cache.pool import PAGE_TOKENS, CachePool
 from isobath.config import ModelConfig
 from isobath.engine.metadata import DecodeMetadata, Shape
 from isobath.engine.selfcheck import decode_step, empty, fill
@@ -47,10 +47,17 @@ def buckets(most: int) -> tuple[int, ...]:
 
 
 def contexts(config: ModelConfig, most: int) -> tuple[int, ...]:
-    """Bounds on the context to capture: the longest at which no entry has to be chosen, if there is
-    anything beyond it, and `most`."""
-    short = 4 * config.index_topk + 3
+    """Bounds on the context to capture: `most`, and the short one if that is less."""
+    short = short_context(config)
     return (short, most) if 4 in config.compress_ratios and short < most else (most,)
+
+
+def short_context(config: ModelConfig) -> int:
+    """The longest context at which no entry has to be chosen, in whole pages if it fills one: a
+    page table wider by one page would offer attention more entries than are ever selected, which
+    it takes in two launches instead of one."""
+    longest = 4 * config.index_topk + 3
+    return longest // PAGE_TOKENS * PAGE_TOKENS or longest
 
 
 @dataclass(frozen=True, slots=True)

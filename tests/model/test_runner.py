@@ -7,11 +7,13 @@ comparison of a replay with an eager run notices what it is there for.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from isobath.cache.pool import PAGE_TOKENS
 from isobath.cache.view import read_rows
 from isobath.config import EngineConfig
 from isobath.engine.engine import Engine
@@ -65,6 +67,19 @@ def test_buckets_hold_every_number_of_sequences_with_little_padding(most: int) -
     for count in range(17, most + 1):
         bucket = min(s for s in sizes if s >= count)
         assert bucket - count <= bucket / 3, count
+
+
+@pytest.mark.parametrize("topk", [16, 31, 32, 512, 2048])
+def test_short_context_chooses_nothing_and_offers_no_more_than_is_selected(
+    engine: Engine, topk: int
+) -> None:
+    """Beyond one page; within one the page itself holds more."""
+    config = replace(engine.config, index_topk=topk)
+    short, _ = contexts(config, 1 << 20)
+    assert short // 4 <= topk
+    if short >= PAGE_TOKENS:
+        assert -(-short // PAGE_TOKENS) * PAGE_TOKENS // 4 <= topk
+    assert short > 4 * topk - PAGE_TOKENS
 
 
 def test_step_takes_the_smallest_bucket_that_holds_it(engine: Engine) -> None:
