@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isobath.config import EngineConfig
-from isobath.engine.graphs import DecodeGraphs
+from isobath.engine.graphs import DecodeGraphs, short_context
 from isobath.engine.llm import LLM
 from isobath.engine.runner import Runner
 from isobath.engine.sampling import SamplingParams
@@ -31,11 +31,11 @@ def tokens(llm: LLM, prompts: list[list[int]], max_tokens: int = 24) -> list[lis
     return [c.token_ids for c in llm.generate(prompts, params)]
 
 
-def eagerly(llm: LLM, prompts: list[list[int]]) -> list[list[int]]:
+def eagerly(llm: LLM, prompts: list[list[int]], max_tokens: int = 24) -> list[list[int]]:
     runner = llm.engine.runner
     graphs, runner.graphs = runner.graphs, None
     try:
-        return tokens(llm, prompts)
+        return tokens(llm, prompts, max_tokens)
     finally:
         runner.graphs = graphs
 
@@ -43,10 +43,21 @@ def eagerly(llm: LLM, prompts: list[list[int]]) -> list[list[int]]:
 def test_replayed_steps_give_the_tokens_of_eager_ones(llm: LLM) -> None:
     """Short prompts, and one beyond the context up to which nothing has to be chosen."""
     assert llm.engine.runner.graphs is not None
-    short = 4 * llm.config.index_topk + 3
+    short = short_context(llm.config)
     beyond = [[5 + i % 900 for i in range(short + 50)], *PROMPTS[:2]]
     for prompts in (PROMPTS, beyond):
         assert tokens(llm, prompts) == eagerly(llm, prompts)
+
+
+def test_parallel_branches_give_the_tokens_of_one_chain(llm: LLM) -> None:
+    """Replayed, and eager, where memory is reused from step to step on both streams."""
+    options = EngineConfig(
+        max_num_seqs=SEQS, num_pages=256, prefix_caching=False, parallel_branches=False
+    )
+    chain = tokens(LLM(device="gpu", engine=options), PROMPTS, max_tokens=48)
+    assert tokens(llm, PROMPTS, max_tokens=48) == chain
+    for _ in range(3):
+        assert eagerly(llm, PROMPTS, max_tokens=48) == chain
 
 
 def test_drawn_rows_are_sampled_from_the_logits_of_the_graph(llm: LLM) -> None:
