@@ -150,7 +150,7 @@ def stream_kernel(
                 from_ptr = comb_ptr + row * (S * S) + j * S + k
                 combs = combs + (tl.load(from_ptr, mask=live, other=0.0),)
     SPAN: tl.constexpr = N if EXACT else 2 * N
-    total = tl.zeros([BLOCK_T, SPAN], tl.float32)
+    total = tl.zeros([BLOCK_T, N], tl.float32)
     total_squares = tl.zeros([BLOCK_T], tl.float32)
     for i in range(SLICES):
         d = (program * SLICES + i) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -189,12 +189,13 @@ def stream_kernel(
                     acc = tl.dot(new, weights[k], acc, input_precision="ieee")
                 else:
                     acc = tl.dot(new, weights[k], acc)
-        total += acc
+        if EXACT:
+            total += acc
+        else:
+            first, second = tl.split(tl.reshape(acc, [BLOCK_T, N, 2]))
+            total += first + second
         total_squares += tl.sum(squares, 1)
     if PROJECT:
-        if not EXACT:
-            first, second = tl.split(tl.reshape(total, [BLOCK_T, N, 2]))
-            total = first + second
         column = tl.arange(0, N)
         sums = tl.where((column == N - 1)[None, :], total_squares[:, None], total)
         place = (program.to(tl.int64) * num_tokens + row[:, None]) * N + column[None, :]
