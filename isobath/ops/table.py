@@ -24,6 +24,7 @@ PARTS: tuple[str, ...] = (
     "grouped_linear",
     "router",
     "swiglu",
+    "compress_insert_pair",
 )
 """Ops with contract, reference and cases that the model does not call: parts of fused ones."""
 

@@ -29,7 +29,8 @@ CASES = {
     "query_norm_rope": "ragged small zero_head extreme_sizes fp32",
     "window_insert": "ragged small plain_small padded zero_block amax_edge nan_in",
     "latent_insert": "one small plain_small padded all_padding zero_block amax_edge nan_latent",
-    "compress_insert": "one_with_entry mixed_padded index_row small plain",
+    "compress_insert": "one_with_entry mixed_padded index_row small plain small_ratio_128",
+    "compress_insert_pair": "one_with_entry decode_padded mixed_padded small plain",
 }
 
 
@@ -65,6 +66,18 @@ def test_hyper_enter_is_its_parts_bit_for_bit(case: str, equal: dict[str, bool])
 def test_latent_insert_is_its_parts_bit_for_bit(case: str, equal: dict[str, bool]) -> None:
     assert equal[f"latent_insert {case} latent"]
     assert equal[f"latent_insert {case} cache"]
+
+
+@pytest.mark.parametrize("case", ["decode_padded", "mixed_padded", "small", "plain"])
+def test_compress_insert_pair_is_its_parts_bit_for_bit(case: str, equal: dict[str, bool]) -> None:
+    assert equal[f"compress_insert_pair {case} first"]
+    assert equal[f"compress_insert_pair {case} index"]
+
+
+def test_few_tokens_have_the_bits_of_many() -> None:
+    """On this target one or two tokens are cut into slices, three into groups of four slices."""
+    for row in judged("hyper_enter", ("flash",), "OCP"):
+        assert row["batch_invariant"], row
 
 
 @pytest.mark.parametrize("case", ["mixed", "mixed_padded", "ratio_128_mixed", "start_residue_3"])
@@ -123,6 +136,27 @@ def compare() -> dict[str, bool]:
         triton("window_insert")(kv, *at, eps=b["eps"])
         equal[f"latent_insert {case} latent"] = same(latent, part)
         equal[f"latent_insert {case} cache"] = same(a["cache"].bytes, b["cache"].bytes)
+    for case in ("decode_padded", "mixed_padded", "small", "plain"):
+        a, b = build("compress_insert_pair", case), build("compress_insert_pair", case)
+        triton("compress_insert_pair")(**a)
+        same_for_both = ("cos_sin", "positions", "pool_rows", "entry_rows", "keep_tokens")
+        same_for_both += ("keep_rows", "dtype", "eps", "single")
+        width = 2 * b["ape"].shape[1]
+        index_width = 2 * b["index_ape"].shape[1]
+        names = {
+            "first": (b["fresh"][:, :width], "ape", "norm_weight", "state", "cache"),
+            "index": (
+                b["fresh"][:, width : width + index_width],
+                *("index_ape", "index_norm", "index_state", "index_cache"),
+            ),
+        }
+        for which, (fresh, ape, norm, state, cache) in names.items():
+            one = {name: b[name] for name in same_for_both}
+            one |= {"ape": b[ape], "norm_weight": b[norm], "state": b[state], "cache": b[cache]}
+            triton("compress_insert")(fresh=fresh.unflatten(1, (2, -1)), **one)
+            equal[f"compress_insert_pair {case} {which}"] = same(
+                a[cache].bytes, b[cache].bytes
+            ) and same(a[state], b[state])
     for case in ("mixed", "mixed_padded", "ratio_128_mixed", "start_residue_3"):
         a, b = build("compress_insert", case), build("compress_insert", case)
         triton("compress_insert")(**a)

@@ -16,89 +16,12 @@ import triton.language as tl
 
 from isobath.cache.view import CacheView
 from isobath.ops.tl_common import fp8_of
-from isobath.ops.tl_rows import load_row, put_row, rms_scale, rotate_row, row_constants
-
-_PLACES = 16
-"""Pooled rows at a time: of 512 channels, k and gate are 64 registers in each lane of 8 warps.
-Predicted, not measured."""
+from isobath.ops.tl_compress import PLACES, compress_step, pool, warps_of
+from isobath.ops.tl_rows import row_constants
 
 _PART = 64
 """Channels a program of a long window, all of whose rows it asks for at once: with 128 rows 64
 registers in each lane of 8 warps. Predicted, not measured."""
-
-
-@triton.jit
-def keep_token(
-    fresh_ptr,
-    ape_ptr,
-    state_ptr,
-    positions_ptr,
-    token,
-    row,
-    fresh_stride,
-    RATIO: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
-    """State row `row` = k, and gate plus ape, of a fresh token."""
-    i = tl.arange(0, CHANNELS)
-    position = tl.load(positions_ptr + token)
-    k = tl.load(fresh_ptr + token * fresh_stride + i)
-    gate = tl.load(fresh_ptr + token * fresh_stride + CHANNELS + i)
-    gate += tl.load(ape_ptr + position % RATIO * CHANNELS + i)
-    tl.store(state_ptr + row * (2 * CHANNELS) + i, k)
-    tl.store(state_ptr + row * (2 * CHANNELS) + CHANNELS + i, gate)
-
-
-@triton.jit
-def pool(
-    fresh_ptr,
-    ape_ptr,
-    state_ptr,
-    positions_ptr,
-    rows_ptr,
-    fresh_stride,
-    PLACES: tl.constexpr,
-    COUNT: tl.constexpr,
-    RATIO: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    first,
-    PART: tl.constexpr,
-):
-    """float32 [PART], of WIDTH channels those from `first` on: softmax of the gate over the COUNT
-    places of a window, channel by channel, times k. PLACES at a time with a running maximum, oldest
-    first."""
-    channel = first + tl.arange(0, PART)
-    # Below any gate, and finite: what is absent (-inf) then weighs exp(-inf) = 0 and not NaN.
-    top = tl.full([PART], -3.0e38, tl.float32)
-    weight_sum = tl.zeros([PART], tl.float32)
-    total = tl.zeros([PART], tl.float32)
-    for start in range(0, COUNT, PLACES):
-        place = start + tl.arange(0, PLACES)
-        row = tl.load(rows_ptr + place)
-        is_fresh = row >= 0
-        half = tl.where(place >= RATIO, CHANNELS - WIDTH, 0)
-        at = half[:, None] + channel[None, :]
-        # A place is either fresh or old; each load skips the rows of the other.
-        new = fresh_ptr + (row * fresh_stride)[:, None] + at
-        mask = is_fresh[:, None]
-        position = tl.load(positions_ptr + row, mask=is_fresh, other=0)
-        ape = ape_ptr + (position % RATIO * CHANNELS)[:, None] + at
-        k = tl.load(new, mask=mask, other=0.0)
-        gate = tl.load(new + CHANNELS, mask=mask, other=0.0)
-        gate += tl.load(ape, mask=mask, other=0.0)
-        old = state_ptr + ((-2 - row) * (2 * CHANNELS))[:, None] + at
-        mask = (row < -1)[:, None]
-        k += tl.load(old, mask=mask, other=0.0)
-        gate += tl.load(old + CHANNELS, mask=mask, other=0.0)
-        gate = tl.where((row == -1)[:, None], float("-inf"), gate)
-        higher = tl.maximum(top, tl.max(gate, 0))
-        weight = tl.exp(gate - higher[None, :])
-        shrink = tl.exp(top - higher)
-        weight_sum = weight_sum * shrink + tl.sum(weight, 0)
-        total = total * shrink + tl.sum(weight * k, 0)
-        top = higher
-    return total / weight_sum
 
 
 @triton.jit
@@ -164,36 +87,14 @@ def compress_insert_kernel(
     QUANT_MAX: tl.constexpr,
     FP8: tl.constexpr,
 ):
-    """Programs 0 .. num_entries - 1: entries. Those after them: kept tokens. POOLED: entries are in
-    pooled, float32 [E, WIDTH]."""
-    program = tl.program_id(0)
-    if program < num_entries:
-        entry = program.to(tl.int64)
-        cache_row = tl.load(entry_rows_ptr + entry)
-        if cache_row >= 0:
-            if POOLED:
-                x = load_row(pooled_ptr + entry * WIDTH, WIDTH, WIDTH)
-            else:
-                x = pool(
-                    fresh_ptr, ape_ptr, state_ptr, positions_ptr, pool_rows_ptr + entry * COUNT,
-                    fresh_stride, PLACES, COUNT, RATIO, CHANNELS, WIDTH, 0, WIDTH,
-                )  # fmt: skip
-            x = x.to(DTYPE).to(tl.float32)
-            x = x * rms_scale(x, WIDTH, eps) * load_row(norm_ptr, WIDTH, WIDTH)
-            x = rotate_row(x, cos_sin_ptr + entry * ROPE, WIDTH, ROPE)
-            put_row(
-                bytes_ptr, cache_row, x.to(DTYPE).to(tl.float32), WIDTH, NOPE, GROUP, NUM_SCALES,
-                SCALE_BYTES, ROPE_OFFSET, SCALE_OFFSET, ROW_BYTES, PLAIN, QUANT_MAX, FP8,
-            )  # fmt: skip
-    else:
-        kept = (program - num_entries).to(tl.int64)
-        token = tl.load(keep_tokens_ptr + kept)
-        if token >= 0:
-            row = tl.load(keep_rows_ptr + kept)
-            keep_token(
-                fresh_ptr, ape_ptr, state_ptr, positions_ptr, token, row, fresh_stride, RATIO,
-                CHANNELS,
-            )  # fmt: skip
+    """Programs: see compress_step."""
+    compress_step(
+        tl.program_id(0), pooled_ptr, fresh_ptr, ape_ptr, norm_ptr, cos_sin_ptr, state_ptr,
+        bytes_ptr, positions_ptr, pool_rows_ptr, entry_rows_ptr, keep_tokens_ptr, keep_rows_ptr,
+        fresh_stride, num_entries, eps, DTYPE, POOLED, PLACES, COUNT, RATIO, CHANNELS, ROPE, WIDTH,
+        NOPE, GROUP, NUM_SCALES, SCALE_BYTES, ROPE_OFFSET, SCALE_OFFSET, ROW_BYTES, PLAIN,
+        QUANT_MAX, FP8,
+    )  # fmt: skip
 
 
 def compress_insert(
@@ -217,7 +118,7 @@ def compress_insert(
     fresh = fresh if fresh.stride()[1:] == (channels, 1) else fresh.contiguous()
     entries, kept = pool_rows.shape[0], len(keep_tokens)
     pooled = torch.empty(0, dtype=torch.float32, device=fresh.device)
-    places, long = pool_rows.shape[1], pool_rows.shape[1] > _PLACES
+    places, long = pool_rows.shape[1], pool_rows.shape[1] > PLACES
     if long and entries and len(fresh):
         pooled = pooled.new_empty((entries, width))
         part = min(_PART, width)
@@ -258,12 +159,12 @@ def compress_insert(
                 eps,
                 DTYPE={torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}[dtype],
                 POOLED=long,
-                PLACES=min(_PLACES, places),
+                PLACES=min(PLACES, places),
                 COUNT=places,
                 RATIO=ape.shape[0],
                 CHANNELS=channels,
                 ROPE=cos_sin.shape[1],
                 **row_constants(cache.layout),
                 **fp8_of(cache.dialect),
-                num_warps=min(8, max(1, width // 64)),
+                num_warps=warps_of(width),
             )
