@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
-from isobath.cache.pool import CompressorCache, LayerCache
+from isobath.cache.pool import LayerCache
 from isobath.cache.view import copy_rows
 from isobath.config import ModelConfig
 from isobath.model.aside import Aside
 from isobath.model.batch import Batch, CompressPlan
 from isobath.model.project import Projector
-from isobath.model.weights import AttentionWeights, CompressorWeights
+from isobath.model.weights import AttentionWeights
 from isobath.numerics.fp8 import Fp8Tensor
 
 
@@ -84,11 +85,42 @@ def compress(
     come the indexer's head weights."""
     assert w.compressor is not None and cache.compressor is not None
     fresh: torch.Tensor = project.ops.linear(x, w.compress_in)
-    width = 2 * w.compressor.ape.shape[1]
-    insert(fresh[:, :width], w.compressor, cache.compressor, config, project, batch, plan)
-    if w.indexer is not None and cache.indexer is not None:
-        index_fresh = fresh[:, width : width + 2 * w.indexer.compressor.ape.shape[1]]
-        insert(index_fresh, w.indexer.compressor, cache.indexer, config, project, batch, plan)
+    first, own = w.compressor, cache.compressor
+    step: dict[str, Any] = {
+        "positions": batch.positions,
+        "pool_rows": plan.pool_rows,
+        "entry_rows": plan.entry_rows,
+        "keep_tokens": plan.keep_tokens,
+        "keep_rows": plan.keep_rows,
+        "dtype": project.dtype,
+        "eps": config.rms_norm_eps,
+        "single": batch.single,
+    }
+    if w.indexer is None or cache.indexer is None:
+        project.ops.compress_insert(
+            fresh.view(len(fresh), 2, -1),
+            first.ape,
+            first.norm,
+            plan.cos_sin,
+            own.state,
+            own.entries,
+            **step,
+        )
+    else:
+        second, keys = w.indexer.compressor, cache.indexer
+        project.ops.compress_insert_pair(
+            fresh,
+            first.ape,
+            first.norm,
+            own.state,
+            own.entries,
+            second.ape,
+            second.norm,
+            keys.state,
+            keys.entries,
+            plan.cos_sin,
+            **step,
+        )
     return fresh
 
 
@@ -124,31 +156,3 @@ def select(
     )
     selected: torch.Tensor = ops.index_topk(logits, plan.visible, k=config.index_topk)
     return selected
-
-
-def insert(
-    fresh: torch.Tensor,
-    w: CompressorWeights,
-    cache: CompressorCache,
-    config: ModelConfig,
-    project: Projector,
-    batch: Batch,
-    plan: CompressPlan,
-) -> None:
-    """Feed one compressor. fresh: float32 [T, 2 * C], k then gate."""
-    project.ops.compress_insert(
-        fresh.view(len(fresh), 2, -1),
-        w.ape,
-        w.norm,
-        plan.cos_sin,
-        cache.state,
-        cache.entries,
-        positions=batch.positions,
-        pool_rows=plan.pool_rows,
-        entry_rows=plan.entry_rows,
-        keep_tokens=plan.keep_tokens,
-        keep_rows=plan.keep_rows,
-        dtype=project.dtype,
-        eps=config.rms_norm_eps,
-        single=batch.single,
-    )

@@ -24,7 +24,6 @@ PARTS: tuple[str, ...] = (
     "grouped_linear",
     "router",
     "swiglu",
-    "compress_insert_pair",
 )
 """Ops with contract, reference and cases that the model does not call: parts of fused ones."""
 
@@ -41,6 +40,7 @@ class OpTable:
     linear: Backend
     latent_insert: Backend
     compress_insert: Backend
+    compress_insert_pair: Backend
     index_query: Backend
     index_logits: Backend
     index_topk: Backend
