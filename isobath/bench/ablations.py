@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,36 +77,35 @@ Step = Callable[[], torch.Tensor]
 """Runs a step up to its tokens on the host; returns its logits, on the device."""
 
 
-def variants(weights: ModelWeights, ops: OpTable, device: torch.device) -> dict[str, Variant]:
+def variants(weights: ModelWeights, ops: OpTable, target: Target) -> dict[str, Variant]:
     """By what is left out; the baseline, with all of it, comes first."""
-    if device.type == "cpu":
+    if target.kind == "cpu":
         full = Variant(weights, ops, at_once)
         return {"baseline": full, "metadata on the host": replace(full, static=False)}
-    from isobath.ops.experts.triton_kernel import FIXED_HEIGHT as tile  # a CPU has no Triton
+    from isobath.ops.experts.triton_kernel import FIXED_HEIGHT as height  # a CPU has no Triton
 
-    full = Variant(weights, ops, SideStream(device))
+    def fixed(layer: LayerWeights) -> LayerWeights:
+        packed: Any = layer.ffn.experts
+        return replace(layer, ffn=replace(layer.ffn, experts=replace(packed, height=height)))
+
+    full = Variant(weights, ops, SideStream(target.device))
+    chosen = {
+        "baseline": full,
+        "metadata on the host": replace(full, static=False),
+        "one chain of launches": replace(full, aside=at_once),
+        f"expert tiles of {height} tokens": replace(full, weights=_each(weights, fixed)),
+    }
+    return chosen | (_cached_projection(full) if target.kind == "cuda" else {})
+
+
+def _cached_projection(full: Variant) -> dict[str, Variant]:
     library = contract("grouped_project").backend("cublas")
 
     def wide(layer: LayerWeights) -> LayerWeights:
         return replace(layer, attn=replace(layer.attn, wo_a=library.prepare(layer.attn.wo_a)))
 
-    def fixed(layer: LayerWeights) -> LayerWeights:
-        return replace(
-            layer, ffn=replace(layer.ffn, experts=replace(layer.ffn.experts, height=tile))
-        )
-
-    return {
-        "baseline": full,
-        "metadata on the host": replace(full, static=False),
-        "one chain of launches": replace(full, aside=at_once),
-        f"expert tiles of {tile} tokens": replace(full, weights=_each(weights, fixed)),
-        "bf16 wo_a through cuBLAS": replace(
-            full,
-            weights=_each(weights, wide),
-            ops=replace(ops, grouped_project=library),
-            same=False,
-        ),
-    }
+    ops, weights = replace(full.ops, grouped_project=library), _each(full.weights, wide)
+    return {"bf16 wo_a through cuBLAS": replace(full, ops=ops, weights=weights, same=False)}
 
 
 def _each(weights: ModelWeights, change: Callable[[LayerWeights], LayerWeights]) -> ModelWeights:
@@ -134,7 +134,7 @@ def run(
     )
     rows = []
     for count in sequences:
-        rows += measure(target, config, variants(weights, ops, target.device), count, samples)
+        rows += measure(target, config, variants(weights, ops, target), count, samples)
     return rows
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
 
 from isobath.bench import ablations
 from isobath.bench.ablations import Variant, run
@@ -13,7 +12,7 @@ from isobath.engine.llm import BUNDLED
 from isobath.model.revision import read_config
 from isobath.model.weights import ModelWeights
 from isobath.ops.table import OpTable, bind
-from isobath.target import detect
+from isobath.target import Target, detect
 
 
 def test_every_variant_is_measured_at_every_size_beside_the_baseline() -> None:
@@ -26,8 +25,8 @@ def test_every_variant_is_measured_at_every_size_beside_the_baseline() -> None:
 
 
 def test_variant_with_other_logits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def faulty(weights: ModelWeights, ops: OpTable, device: torch.device) -> dict[str, Variant]:
-        chosen = variants(weights, ops, device)
+    def faulty(weights: ModelWeights, ops: OpTable, target: Target) -> dict[str, Variant]:
+        chosen = variants(weights, ops, target)
         other = replace(weights, head=weights.head * 2)
         return chosen | {"another head": replace(chosen["baseline"], weights=other)}
 
