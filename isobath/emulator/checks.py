@@ -20,8 +20,9 @@ from isobath.emulator.code import Program
 from isobath.emulator.execute import execute, uses_atomics
 from isobath.emulator.faults import Fault, PoisonDifference, ScheduleDifference
 from isobath.emulator.machine import Dispatch
+from isobath.emulator.perf import Traffic
 from isobath.emulator.races import RaceWatch
-from isobath.emulator.schedule import Order
+from isobath.emulator.schedule import INSTRUCTION_LIMIT, Order
 from isobath.emulator.waits import check_waits
 
 OTHER_POISON = 0x7FC12345
@@ -30,23 +31,30 @@ OTHER_POISON = 0x7FC12345
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """instructions: executed, counted once a wave; mix: the same by opcode; passed: checks."""
+    """instructions: executed, counted once a wave; mix: the same by opcode; passed: checks;
+    traffic: of LDS and memory, None unless it was asked for."""
 
     instructions: int
     mix: dict[str, int]
     passed: tuple[str, ...]
+    traffic: Traffic | None = None
 
 
 def run_checked(
-    program: Program, buffers: Buffers, dispatch: Dispatch, checks: tuple[str, ...]
+    program: Program,
+    buffers: Buffers,
+    dispatch: Dispatch,
+    checks: tuple[str, ...],
+    limit: int = INSTRUCTION_LIMIT,
 ) -> Checked:
     """Run a launch with the checks asked for; the buffers hold the first run's result."""
+    traffic = Traffic() if "traffic" in checks else None
     if "waits" in checks:
         check_waits(program)
     again = "schedule" in checks or "poison" in checks
     before = buffers.snapshot() if again else []
     watch = RaceWatch if "lds" in checks else None
-    counts = execute(program, buffers.memory, dispatch, watch=watch)
+    counts = execute(program, buffers.memory, dispatch, watch=watch, traffic=traffic, limit=limit)
     if again:
         result = buffers.snapshot()
         _repeat(program, buffers, dispatch, checks, before, result)
@@ -57,7 +65,8 @@ def run_checked(
         if count:
             for instruction in block.body:
                 mix[instruction.name] = mix.get(instruction.name, 0) + int(count)
-    return Checked(sum(mix.values()), mix, checks)
+    passed = tuple(check for check in checks if check != "traffic")
+    return Checked(sum(mix.values()), mix, passed, traffic)
 
 
 def _repeat(

@@ -92,9 +92,13 @@ def execute(
     order: Order = "lockstep",
     poison: int = POISON,
     watch: Callable[[Machine], Watch] | None = None,
+    traffic: Watch | None = None,
     limit: int = INSTRUCTION_LIMIT,
 ) -> Array:
-    """Run every workgroup; the executions of each block, counted in waves."""
+    """Run every workgroup; the executions of each block, counted in waves.
+
+    watch: makes a Watch for each batch of workgroups; traffic: one Watch of the whole launch.
+    """
     compiled: Compiled = compile_program(program)
     total = dispatch.workgroups
     batch = total if uses_atomics(program) else max(1, BATCH_WAVES // dispatch.num_warps)
@@ -108,6 +112,8 @@ def execute(
         machine.watches.clear()
         if watch:
             machine.watches.append(watch(machine))
+        if traffic:
+            machine.watches.append(traffic)
         machine.counts.fill(0)
         Schedule(machine, order, limit).run()
         counts += machine.counts

@@ -19,9 +19,11 @@ from isobath.emulator.code import Program, load
 from isobath.emulator.execute import KERNARG, MOST_LDS, check_resources, pack_arguments
 from isobath.emulator.faults import LaunchError
 from isobath.emulator.machine import Dispatch
+from isobath.emulator.schedule import INSTRUCTION_LIMIT
 
 Grid = int | Sequence[int] | Callable[[Mapping[str, Any]], Sequence[int]]
 CHECKS = ("waits", "lds", "poison", "schedule")
+"""What `all` stands for. "traffic" is no check: it counts LDS conflicts and coalescing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,9 @@ def launch(
     an int, up to three, or a function of the arguments by name. args: the kernel's parameters in
     order: NumPy arrays, torch CPU tensors (FP8 included), numbers; for a file without constexprs
     and None. exact: bit-exact matrix accumulation. checks: "all", "none", or some of "waits",
-    "lds", "poison", "schedule"; bounds are always checked. entry: "preload" or "legacy", the
-    kernel's two entry points. constexprs: further parameters by name, and compile options.
+    "lds", "poison", "schedule" and "traffic" (counts for perf.py); bounds are always checked.
+    entry: "preload" or "legacy", the kernel's two entry points. constexprs: further parameters by
+    name, and compile options.
 
     Raises Fault for what the kernel does wrong, UnsupportedInstruction for what the emulator does
     not know, LaunchError for arguments that cannot be passed.
@@ -104,12 +107,14 @@ def run_program(
     lds_bytes: int,
     exact: bool = False,
     checks: str | Iterable[str] = "all",
+    limit: int = INSTRUCTION_LIMIT,
 ) -> Launch:
     """launch() for code that is already compiled: arguments are (name, array or number) in the
-    order of the kernarg segment; a float argument must be a Python float."""
+    order of the kernarg segment; a float argument must be a Python float. limit: instructions of
+    one group of waves before a run counts as endless."""
     bound = tuple(host_array(name, a) if is_array(a) else a for name, a in arguments)
     loaded = _Loaded(program, lds_bytes, num_warps, bound, {})
-    return _run(loaded, grid, _checks(checks), exact=exact)
+    return _run(loaded, grid, _checks(checks), exact=exact, limit=limit)
 
 
 def _run(
@@ -119,6 +124,7 @@ def _run(
     *,
     exact: bool,
     entry: str = "preload",
+    limit: int = INSTRUCTION_LIMIT,
 ) -> Launch:
     """loaded: a _Loaded or a TritonCode."""
     check_resources(loaded.program, loaded.num_warps, loaded.lds_bytes)
@@ -127,7 +133,7 @@ def _run(
     packed = pack_arguments(loaded.program.descriptor, values, grid, loaded.num_warps)
     kernarg = buffers.memory.add(KERNARG, packed, writable=False)
     dispatch = Dispatch(grid, loaded.num_warps, loaded.lds_bytes, kernarg, entry, exact)
-    outcome = run_checked(loaded.program, buffers, dispatch, checks)
+    outcome = run_checked(loaded.program, buffers, dispatch, checks, limit)
     buffers.write_back()
     return Launch(
         loaded.program,
@@ -146,7 +152,7 @@ def _checks(checks: str | Iterable[str]) -> tuple[str, ...]:
         wanted = named.get(checks, tuple(c for c in checks.split(",") if c))
     else:
         wanted = tuple(checks)
-    unknown = [c for c in wanted if c not in CHECKS]
+    unknown = [c for c in wanted if c not in (*CHECKS, "traffic")]
     if unknown:
         raise LaunchError(
             f"emulator: no check is called {', '.join(unknown)}",
