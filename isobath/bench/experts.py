@@ -16,13 +16,17 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from isobath.config import ModelConfig
 from isobath.numerics import fp8
 from isobath.numerics.fp8 import Fp8Tensor
+from isobath.numerics.mxfp4 import GROUP
+from isobath.ops.contract import Backend
 from isobath.ops.table import contract
 from isobath.plan import flash_config
 from isobath.target import Target, detect
@@ -70,26 +74,31 @@ def run(target: Target, config: ModelConfig, tokens: Sequence[int]) -> list[Row]
         )
         for seed in range(SETS)
     ]
-    expert_bytes = (sets[0].w13.nbytes() + sets[0].w2.nbytes()) / config.n_routed_experts
+    matrices = 3 * config.hidden_size * config.moe_intermediate_size
+    expert_bytes = matrices / 2 + matrices / GROUP  # codes, and a scale a group
     rows = []
     for count in tokens:
         one = inputs(config, count, target)
 
-        def call(index: int, height: int | None, one: Inputs = one) -> torch.Tensor:
-            prepared = replace(sets[index % SETS], height=height)
-            result: torch.Tensor = backend(
-                one.x, one.experts, one.weights, prepared, one.shared, limit=config.swiglu_limit
-            )
-            return result
-
-        us = replayed_us(lambda i, call=call: call(i, None))
-        fixed = replayed_us(lambda i, call=call: call(i, FIXED_HEIGHT))
+        us = replayed_us(partial(_call, backend, sets, one, config.swiglu_limit, None))
+        fixed = replayed_us(partial(_call, backend, sets, one, config.swiglu_limit, FIXED_HEIGHT))
         touched = int(one.experts.unique().numel())
         rate = touched * expert_bytes / us / 1e6
         rows.append(Row("experts", count, touched, us, fixed, rate, target.name, torch.__version__))
         print(f"{count:5d} tokens, {touched:3d} experts: {us:7.1f} us, {rate:.2f} TB/s; "
               f"fixed height {fixed:7.1f} us", flush=True)  # fmt: skip
     return rows
+
+
+def _call(
+    backend: Backend, sets: Sequence[Any], one: Inputs, limit: float, height: int | None, index: int
+) -> torch.Tensor:
+    """One call with the weights whose turn it is."""
+    prepared = replace(sets[index % SETS], height=height)
+    result: torch.Tensor = backend(
+        one.x, one.experts, one.weights, prepared, one.shared, limit=limit
+    )
+    return result
 
 
 def inputs(config: ModelConfig, count: int, target: Target) -> Inputs:
