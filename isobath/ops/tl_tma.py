@@ -19,7 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.ops.tl_common import ue8m0_decode
-from isobath.ops.tl_gemm import BLOCK_K, rows_of, store_tile, tile_of
+from isobath.ops.tl_gemm import BLOCK_K, SLICE, rows_of, slice_ends, store_tile, tile_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,21 @@ def fp8_tma_kernel(
     first_row = row_tile.to(tl.int64) * ROWS
     x_scale += first_token * (K // BLOCK_K)
     w_scale += first_row // 128 * (K // BLOCK_K)
+    STEPS: tl.constexpr = K // BLOCK_K
     acc = tl.zeros((TOKENS, ROWS), tl.float32)
-    for b in tl.range(0, K // BLOCK_K, warp_specialize=SPECIALIZE):
+    total = acc
+    for b in tl.range(0, STEPS, warp_specialize=SPECIALIZE):
         by_token = ue8m0_decode(tl.load(x_scale + tokens * (K // BLOCK_K) + b))
         factor = by_token * ue8m0_decode(tl.load(w_scale + b))
         left = x.load([token_tile * TOKENS, b * BLOCK_K])
         right = w.load([row_tile * ROWS, b * BLOCK_K])
         acc += tl.dot(left, right.T) * factor[:, None]
-    store_tile(out, N, acc, first_token, T, first_row, N, TOKENS, ROWS, False)
+        if STEPS > SLICE // BLOCK_K:  # known to the compiler
+            ends = slice_ends(b, STEPS, SLICE // BLOCK_K)
+            if ends:
+                total += acc
+                acc = tl.zeros_like(acc)
+    store_tile(out, N, total + acc, first_token, T, first_row, N, TOKENS, ROWS, False)
 
 
 def launch(x: Fp8Tensor, weight: Fp8Tensor, fetch: Fetch) -> torch.Tensor:

@@ -24,14 +24,14 @@ from isobath.ops.tl_gemm import (
     store_tile,
     tile_of,
 )
+from isobath.ops.tl_gemm_few import fp8_product_few, lane_rows
 
 TILES: Tiles = {
     "cuda": (
-        (16, Tile(16, 64, 4, 6, swap=True)),
-        (32, Tile(32, 64, 4, 6, swap=True)),
-        (64, Tile(64, 64, 4, 4, swap=True)),
-        (256, Tile(64, 128, 4, 4)),
-        (0, Tile(128, 128, 8, 3)),
+        (16, Tile(16, 16, 4, 6, swap=True, lanes=4)),
+        (32, Tile(32, 32, 4, 6, swap=True, lanes=2)),
+        (64, Tile(64, 64, 4, 5)),
+        (0, Tile(64, 128, 4, 4)),
     ),
     "hip": (
         (16, Tile(16, 16, 4, 2, swap=True)),
@@ -40,7 +40,7 @@ TILES: Tiles = {
         (0, Tile(128, 128, 8, 2)),
     ),
     "cpu": (
-        (4, Tile(16, 32, 4, 1, swap=True)),
+        (4, Tile(16, 16, 4, 1, swap=True, lanes=2)),
         (8, Tile(32, 64, 4, 1, pair=True)),
         (0, Tile(32, 64, 4, 1)),
     ),
@@ -62,6 +62,7 @@ def fp8_linear_kernel(
     ROWS: tl.constexpr,
     SWAP: tl.constexpr,
     PAIR: tl.constexpr,
+    LANES: tl.constexpr,
     EVEN_T: tl.constexpr,
     EVEN_N: tl.constexpr,
 ):
@@ -83,7 +84,12 @@ def fp8_linear_kernel(
     else:
         row, rows = rows_of(row_tile, N, ROWS, EVEN_N)
         scale = w_scale + row // 128 * (K // 128)
-        acc = fp8_product(x, x_scale, tokens, w + row * K, scale, rows, K, SWAP)
+        if SWAP:
+            each, live = lane_rows(first_token, T, TOKENS, LANES)
+            rows = lane_rows(row, N, ROWS, LANES)[0]
+            acc = fp8_product_few(x, x_scale, each, live, w + row * K, scale, rows, K, LANES)
+        else:
+            acc = fp8_product(x, x_scale, tokens, w + row * K, scale, rows, K)
         store_tile(out, N, acc, first_token, T, row, N, TOKENS, ROWS, SWAP)
 
 
@@ -101,6 +107,7 @@ def fp8_linear(x: Fp8Tensor, weight: Fp8Tensor) -> torch.Tensor:
 def launch(x: Fp8Tensor, weight: Fp8Tensor, tile: Tile, options: dict[str, Any]) -> torch.Tensor:
     """fp8_linear with a given tile: what tuning measures. A pair needs whole tiles of weights."""
     (tokens, width), rows = x.data.shape, weight.data.shape[0]
+    tile = tile.narrowed(width)
     assert width % 128 == 0 and 128 % tile.rows == 0, (width, tile)
     assert x.data.is_contiguous() and x.scale.is_contiguous(), "activations have gaps"
     out = torch.empty(tokens, rows, dtype=torch.bfloat16, device=x.data.device)
@@ -120,7 +127,8 @@ def launch(x: Fp8Tensor, weight: Fp8Tensor, tile: Tile, options: dict[str, Any])
             ROWS=tile.rows,
             SWAP=tile.swap,
             PAIR=pair,
-            EVEN_T=tokens % tile.tokens == 0,
+            LANES=tile.lanes,
+            EVEN_T=not tile.swap and tokens % tile.tokens == 0,
             EVEN_N=rows % tile.rows == 0,
             **options,
         )

@@ -16,7 +16,7 @@ from isobath.target import detect
 require_arch("fp8_linear/triton_tma", detect(), "sm_90")
 
 MANY_TOKENS = 128
-FETCH = Fetch(128, 128, 4, 4, specialize=True)
+FETCH = Fetch(64, 128, 4, 4)
 """Predicted, not measured, as is where it begins to pay."""
 
 

@@ -13,20 +13,12 @@ import triton
 import triton.language as tl
 
 from isobath.numerics.fp8 import Fp8Tensor
-from isobath.ops.tl_gemm import (
-    Tile,
-    Tiles,
-    choose,
-    plain_product,
-    rows_of,
-    store_tile,
-    tile_of,
-    widened_product,
-)
+from isobath.ops.tl_gemm import Tile, Tiles, choose, plain_product, rows_of, store_tile, tile_of
+from isobath.ops.tl_gemm_few import lane_rows, widened_product
 
 TILES: Tiles = {
     "cuda": (
-        (16, Tile(16, 64, 4, 6, swap=True)),
+        (16, Tile(16, 32, 4, 5, swap=True, lanes=2)),
         (32, Tile(32, 64, 4, 5, swap=True)),
         (64, Tile(64, 64, 4, 4, swap=True)),
         (0, Tile(128, 128, 8, 3, swap=True)),
@@ -36,7 +28,7 @@ TILES: Tiles = {
         (64, Tile(32, 64, 4, 2, swap=True)),
         (0, Tile(64, 128, 8, 2, swap=True)),
     ),
-    "cpu": ((4, Tile(16, 32, 4, 1, swap=True)), (0, Tile(32, 64, 4, 1, swap=True))),
+    "cpu": ((4, Tile(16, 16, 4, 1, swap=True, lanes=2)), (0, Tile(32, 64, 4, 1, swap=True))),
 }
 """Predicted, not measured."""
 
@@ -58,20 +50,22 @@ def grouped_linear_kernel(
     STEP: tl.constexpr,
     TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
-    EVEN_T: tl.constexpr,
+    LANES: tl.constexpr,
     EVEN_N: tl.constexpr,
 ):
     """x: [T, G, K]. w: [G, R, K], FP8 with UE8M0 bytes w_scale [G, R/128, K/128] if SCALED, else
     plain and w_scale unread. out: [T, G * R]. Grid: (token tiles x weight tiles, G)."""
     token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), tl.cdiv(R, ROWS))
     group = tl.program_id(1).to(tl.int64)
-    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
+    first_token, tokens = rows_of(token_tile, T, TOKENS, False)
     first_row, rows = rows_of(row_tile, R, ROWS, EVEN_N)
     x += (first_token * G + group) * K
     w += (group * R + first_row) * K
     if SCALED:
         w_scale += (group * tl.cdiv(R, 128) + first_row // 128) * (K // 128)
-        acc = widened_product(x, G * K, tokens, w, w_scale, rows, K, DTYPE)
+        each, live = lane_rows(first_token, T, TOKENS, LANES)
+        rows = lane_rows(first_row, R, ROWS, LANES)[0]
+        acc = widened_product(x, G * K, each, live, w, w_scale, rows, K, DTYPE, LANES)
     else:
         acc = plain_product(x, G * K, tokens, w, rows, K, DTYPE, True, STEP)
     store_tile(out + group * R, G * R, acc, first_token, T, first_row, R, TOKENS, ROWS, True)
@@ -89,6 +83,7 @@ def launch(
     scaled = isinstance(weight, Fp8Tensor)
     data, scale = (weight.data, weight.scale) if scaled else (weight, weight)
     (tokens, groups, width), rows = x.shape, data.shape[1]
+    tile = tile.narrowed(width)
     assert x.is_contiguous() and data.is_contiguous(), (x.stride(), data.stride())
     assert not scaled or (width % 128 == 0 and 128 % tile.rows == 0), (width, tile)
     dtype = x.dtype if scaled else torch.promote_types(x.dtype, data.dtype)
@@ -109,7 +104,7 @@ def launch(
             STEP=32,
             TOKENS=tile.tokens,
             ROWS=tile.rows,
-            EVEN_T=tokens % tile.tokens == 0,
+            LANES=tile.lanes,
             EVEN_N=rows % tile.rows == 0,
             **options,
         )

@@ -12,23 +12,15 @@ import torch
 import triton
 import triton.language as tl
 
-from isobath.ops.tl_gemm import (
-    Tile,
-    Tiles,
-    choose,
-    plain_product,
-    rows_of,
-    store_tile,
-    tile_of,
-)
+from isobath.ops.tl_gemm import Tile, Tiles, choose, plain_product, rows_of, store_tile, tile_of
+from isobath.ops.tl_gemm_few import lane_rows, plain_product_few
 
 TILES: Tiles = {
     "cuda": (
-        (16, Tile(16, 64, 4, 8, swap=True)),
-        (32, Tile(32, 64, 4, 6, swap=True)),
-        (64, Tile(64, 64, 4, 5, swap=True)),
+        (16, Tile(16, 16, 4, 6, swap=True, lanes=4)),
+        (64, Tile(32, 32, 4, 6, swap=True, lanes=2)),
         (256, Tile(64, 128, 4, 4)),
-        (0, Tile(128, 128, 8, 4)),
+        (0, Tile(128, 128, 8, 3)),
     ),
     "hip": (
         (16, Tile(16, 16, 4, 2, swap=True)),
@@ -36,7 +28,7 @@ TILES: Tiles = {
         (64, Tile(64, 64, 4, 2, swap=True)),
         (0, Tile(128, 128, 8, 2)),
     ),
-    "cpu": ((4, Tile(16, 32, 4, 1, swap=True)), (0, Tile(32, 64, 4, 1))),
+    "cpu": ((4, Tile(16, 16, 4, 1, swap=True, lanes=2)), (0, Tile(32, 64, 4, 1))),
 }
 """Predicted, not measured."""
 
@@ -62,6 +54,7 @@ def linear_kernel(
     TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
     SWAP: tl.constexpr,
+    LANES: tl.constexpr,
     EVEN_T: tl.constexpr,
     EVEN_N: tl.constexpr,
 ):
@@ -69,9 +62,14 @@ def linear_kernel(
     token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), tl.cdiv(N, ROWS))
     first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
     first_row, rows = rows_of(row_tile, N, ROWS, EVEN_N)
-    acc = plain_product(
-        x + first_token * K, K, tokens, w + first_row * K, rows, K, DTYPE, SWAP, STEP
-    )
+    x += first_token * K
+    w += first_row * K
+    if LANES > 1:
+        each, live = lane_rows(first_token, T, TOKENS, LANES)
+        rows = lane_rows(first_row, N, ROWS, LANES)[0]
+        acc = plain_product_few(x, K, each, live, w, rows, K, DTYPE, STEP, LANES)
+    else:
+        acc = plain_product(x, K, tokens, w, rows, K, DTYPE, SWAP, STEP)
     store_tile(out, N, acc, first_token, T, first_row, N, TOKENS, ROWS, SWAP)
 
 
@@ -86,6 +84,7 @@ def launch(
 ) -> torch.Tensor:
     """linear with a given tile: what tuning measures."""
     (tokens, width), rows = x.shape, weight.shape[0]
+    tile = tile.narrowed(width)
     assert x.is_contiguous() and weight.is_contiguous(), (x.stride(), weight.stride())
     dtype = torch.promote_types(x.dtype, weight.dtype)
     out = torch.empty(tokens, rows, dtype=torch.float32, device=x.device)
@@ -103,7 +102,8 @@ def launch(
             TOKENS=tile.tokens,
             ROWS=tile.rows,
             SWAP=tile.swap,
-            EVEN_T=tokens % tile.tokens == 0,
+            LANES=tile.lanes,
+            EVEN_T=not tile.swap and tokens % tile.tokens == 0,
             EVEN_N=rows % tile.rows == 0,
             **options,
         )

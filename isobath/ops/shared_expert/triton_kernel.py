@@ -2,9 +2,10 @@
 
 With many tokens the first launch multiplies a tile of tokens with 128 gate rows and the 128 up rows
 beside them, and quantises that group of the hidden vector where it is; the second is fp8_linear.
-With few, so wide a tile would leave most compute units idle: programs then hold 32 gate and 32 up
-rows, the hidden vector is stored in bf16, and the second launch quantises it as it reads. Both ways
-round at the same places and sum in the same order, so they give the same bits.
+With few, so wide a tile would leave most compute units idle: programs then hold fewer rows, the
+hidden vector is stored in bf16, and either the last program of a group quantises it or the second
+launch as it reads (tl_narrow.py). All ways round at the same places and sum in the same order, so
+they give the same bits.
 
 Plain operands (exact numerics) take three: linear, the gate, linear.
 """
@@ -21,25 +22,20 @@ from isobath.errors import DialectMismatch
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
 from isobath.ops.fp8_linear import triton_kernel as fp8
 from isobath.ops.linear.triton_kernel import linear
-from isobath.ops.tl_common import fp8_of, quantize_groups, sigmoid, target_of, ue8m0_decode
-from isobath.ops.tl_gemm import (
-    BLOCK_K,
-    Tile,
-    Tiles,
-    choose,
-    fp8_product_pair,
-    rows_of,
-    store_tile,
-    tile_of,
-)
+from isobath.ops.shared_expert.tl_narrow import gated, gated_bf16, launch_down, launch_narrow
+from isobath.ops.tl_common import fp8_of, quantize_groups, target_of
+from isobath.ops.tl_gemm import Tile, Tiles, choose, fp8_product_pair, rows_of, tile_of
 
 FEW_TOKENS = {"cuda": 32, "hip": 32, "cpu": 4}
 """Up to this many tokens take the narrow tiles. Predicted, not measured."""
 
+LAST_QUANTIZES = {"cuda": True, "hip": False, "cpu": True}
+"""Whether the last program of a group quantises it, or the second launch as it reads."""
+
 TILES: Tiles = {
     "cuda": (
-        (16, Tile(16, 64, 4, 6, swap=True)),
-        (32, Tile(32, 64, 4, 5, swap=True)),
+        (16, Tile(16, 16, 4, 6, swap=True, lanes=4)),
+        (32, Tile(32, 32, 4, 5, swap=True, lanes=2)),
         (0, Tile(64, 128, 8, 3, pair=True)),
     ),
     "hip": (
@@ -47,28 +43,12 @@ TILES: Tiles = {
         (32, Tile(32, 32, 4, 2, swap=True)),
         (0, Tile(64, 128, 8, 2, pair=True)),
     ),
-    "cpu": ((4, Tile(16, 32, 4, 1, swap=True)), (0, Tile(32, 128, 4, 1, pair=True))),
+    "cpu": ((4, Tile(16, 16, 4, 1, swap=True, lanes=2)), (0, Tile(32, 128, 4, 1, pair=True))),
 }
 """Of the first launch; of the second up to FEW_TOKENS. Predicted, not measured."""
 
 WIDTH = 512
 """Hidden values a program of the plain gate."""
-
-
-@triton.jit
-def gated(gate, up, limit):
-    """float32 silu(min(gate, limit)) * clamp(up, -limit, limit); comparisons let NaN through."""
-    g = tl.where(gate > limit, limit, gate)
-    u = tl.where(up > limit, limit, tl.where(up < -limit, -limit, up))
-    return g * sigmoid(g) * u
-
-
-@triton.jit
-def gated_bf16(gate, up, limit):
-    """gated() of float32 sums as the parts compute it: each rounded to bf16, so is the result."""
-    gate = gate.to(tl.bfloat16).to(tl.float32)
-    up = up.to(tl.bfloat16).to(tl.float32)
-    return gated(gate, up, limit).to(tl.bfloat16)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -108,88 +88,6 @@ def wide_hidden_kernel(
     tl.store(scale + token * GROUPS + group, byte.to(tl.uint8), mask=token < T)
 
 
-@triton.jit(do_not_specialize=["T"])
-def narrow_hidden_kernel(
-    x,
-    x_scale,
-    w,
-    w_scale,
-    hidden,
-    limit,
-    T,
-    HIDDEN: tl.constexpr,
-    K: tl.constexpr,
-    TOKENS: tl.constexpr,
-    ROWS: tl.constexpr,
-    EVEN_T: tl.constexpr,
-):
-    """As wide_hidden_kernel with ROWS / 2 gate rows and as many up rows a tile, weights on the
-    left. hidden: bf16 [T, HIDDEN]. Grid: token tiles x tiles of hidden values."""
-    HALF: tl.constexpr = ROWS // 2
-    BLOCKS: tl.constexpr = K // 128
-    token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), HIDDEN // HALF)
-    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
-    first_row = row_tile.to(tl.int64) * HALF
-    row = tl.arange(0, ROWS)
-    rows = tl.where(row < HALF, row, row + (HIDDEN - HALF))
-    x += first_token * K
-    x_scale += first_token * BLOCKS
-    w += first_row * K
-    gate_scale = w_scale + first_row // 128 * BLOCKS
-    up_scale = gate_scale + HIDDEN // 128 * BLOCKS
-    k = tl.arange(0, BLOCK_K)
-    acc = tl.zeros((ROWS, TOKENS), tl.float32)
-    for b in range(0, K // BLOCK_K):
-        by_token = ue8m0_decode(tl.load(x_scale + tokens * BLOCKS + b))
-        for_gate = ue8m0_decode(tl.load(gate_scale + b))
-        for_up = ue8m0_decode(tl.load(up_scale + b))
-        by_row = tl.where(row < HALF, for_gate, for_up)
-        left = tl.load(w + b * BLOCK_K + (rows[:, None] * K + k[None, :]))
-        right = tl.load(x + b * BLOCK_K + (tokens[None, :] * K + k[:, None]))
-        acc += tl.dot(left, right) * (by_row[:, None] * by_token[None, :])
-    halves = tl.permute(tl.reshape(acc, (2, HALF, TOKENS)), (1, 2, 0))
-    gate, up = tl.split(halves)
-    token = first_token + tl.arange(0, TOKENS)
-    at = hidden + token[None, :] * HIDDEN + first_row + tl.arange(0, HALF)[:, None]
-    tl.store(at, gated_bf16(gate, up, limit), mask=token[None, :] < T)
-
-
-@triton.jit(do_not_specialize=["T"])
-def narrow_down_kernel(
-    hidden,
-    w,
-    w_scale,
-    out,
-    T,
-    N,
-    K: tl.constexpr,
-    TOKENS: tl.constexpr,
-    ROWS: tl.constexpr,
-    EVEN_T: tl.constexpr,
-    EVEN_N: tl.constexpr,
-    QUANT_MAX: tl.constexpr,
-    FP8: tl.constexpr,
-):
-    """fp8_linear of bf16 `hidden` [T, K], quantised a block of K at a time as it is read, with w:
-    FP8 [N, K]. out: bf16 [T, N]. Grid: token tiles x weight tiles."""
-    token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), tl.cdiv(N, ROWS))
-    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
-    first_row, rows = rows_of(row_tile, N, ROWS, EVEN_N)
-    hidden += first_token * K
-    w += first_row * K
-    w_scale += first_row // 128 * (K // 128)
-    k = tl.arange(0, BLOCK_K)
-    acc = tl.zeros((ROWS, TOKENS), tl.float32)
-    for b in range(0, K // BLOCK_K):
-        block = tl.load(hidden + b * BLOCK_K + (tokens[:, None] * K + k[None, :]))
-        code, byte = quantize_groups(block.to(tl.float32), QUANT_MAX, FP8)
-        right = tl.trans(code).to(FP8, bitcast=True)
-        factor = ue8m0_decode(byte) * ue8m0_decode(tl.load(w_scale + b))
-        left = tl.load(w + b * BLOCK_K + (rows[:, None] * K + k[None, :]))
-        acc += tl.dot(left, right) * factor[None, :]
-    store_tile(out, N, acc, first_token, T, first_row, N, TOKENS, ROWS, True)
-
-
 @triton.jit
 def plain_hidden_kernel(both, hidden, limit, HIDDEN, WIDTH: tl.constexpr):
     """both: float32 [T, 2 * HIDDEN], gate then up; hidden: float32 [T, HIDDEN]. Grid: T x tiles."""
@@ -222,9 +120,14 @@ def shared_expert(
             do="transcode the weights at load",
         )
     tile, options = choose(TILES, x.data, len(x.data))
-    if len(x.data) <= FEW_TOKENS[target_of(x.data).kind]:
-        return launch_narrow(x, w13, w2, limit, tile, options)
-    return fp8.fp8_linear(launch_wide(x, w13, limit, tile, options), w2)
+    kind = target_of(x.data).kind
+    if len(x.data) > FEW_TOKENS[kind]:
+        return fp8.fp8_linear(launch_wide(x, w13, limit, tile, options), w2)
+    if LAST_QUANTIZES[kind]:
+        hidden, _ = launch_narrow(x, w13, limit, tile, options, quantize=True)
+        return fp8.fp8_linear(hidden, w2)
+    _, between = launch_narrow(x, w13, limit, tile, options, quantize=False)
+    return launch_down(between, w2, tile, options)
 
 
 def launch_wide(
@@ -253,49 +156,3 @@ def launch_wide(
             **options,
         )
     return Fp8Tensor(codes.view(x.dialect.dtype), scale, x.dialect, ACTIVATION_BLOCK)
-
-
-def launch_narrow(
-    x: Fp8Tensor,
-    w13: Fp8Tensor,
-    w2: Fp8Tensor,
-    limit: float,
-    tile: Tile,
-    options: dict[str, Any],
-) -> torch.Tensor:
-    """shared_expert of few tokens, with a given tile."""
-    (tokens, width), hidden, rows = x.data.shape, w13.data.shape[0] // 2, w2.data.shape[0]
-    assert hidden % 128 == 0 and width % 128 == 0, (hidden, width)
-    between = torch.empty(tokens, hidden, dtype=torch.bfloat16, device=x.data.device)
-    out = torch.empty(tokens, rows, dtype=torch.bfloat16, device=x.data.device)
-    if not tokens:
-        return out
-    token_tiles = triton.cdiv(tokens, tile.tokens)
-    shape = {"TOKENS": tile.tokens, "ROWS": tile.rows, "EVEN_T": tokens % tile.tokens == 0}
-    narrow_hidden_kernel[(token_tiles * (hidden * 2 // tile.rows),)](
-        x.data,
-        x.scale,
-        w13.data,
-        w13.scale,
-        between,
-        limit,
-        tokens,
-        HIDDEN=hidden,
-        K=width,
-        **shape,
-        **options,
-    )
-    narrow_down_kernel[(token_tiles * triton.cdiv(rows, tile.rows),)](
-        between,
-        w2.data,
-        w2.scale,
-        out,
-        tokens,
-        rows,
-        K=hidden,
-        EVEN_N=rows % tile.rows == 0,
-        **shape,
-        **fp8_of(x.dialect),
-        **options,
-    )
-    return out
