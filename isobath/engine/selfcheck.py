@@ -67,6 +67,12 @@ def decode_step(pool: CachePool, lanes: int, context: int, vocab: int, *, seed: 
     return chunks
 
 
+def other_step() -> list[Chunk]:
+    """The first token of a sequence in slot 0 and page 0, which no sequence owns: it writes nothing
+    that a step of decode_step() reads."""
+    return [Chunk([0], 0, 0, [0])]
+
+
 def _fill_rows(cache: CacheView, first: int, generator: torch.Generator) -> None:
     """Rows from `first` on; the tile is quantised on the CPU as a reference would."""
     rows = cache.bytes[first:]

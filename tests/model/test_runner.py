@@ -22,8 +22,9 @@ from isobath.engine.metadata import Shape
 from isobath.engine.request import Request, Token
 from isobath.engine.runner import StepOutput
 from isobath.engine.sampling import SamplingParams
-from isobath.engine.selfcheck import decode_step, empty, fill
+from isobath.engine.selfcheck import decode_step, empty, fill, other_step
 from isobath.errors import CaptureUnsafe
+from isobath.model.batch import Chunk
 from isobath.model.load import load
 from isobath.numerics import FNUZ
 from isobath.ops.capture import capture_safe
@@ -124,6 +125,24 @@ def test_step_that_runs_twice_is_the_step_that_ran_once(engine: Engine) -> None:
     for seed in range(4):
         chunks = decode_step(engine.pool, SEQS, 700, engine.config.vocab_size, seed=seed)
         assert torch.equal(engine.runner.run(chunks).logits, engine.runner.run(chunks).logits)
+
+
+@torch.inference_mode()
+def test_step_between_two_runs_of_a_step_changes_neither(engine: Engine) -> None:
+    """As the start-up check does it, in the largest bucket: every slot is in use."""
+    graphs, metadata = graphs_of(engine), engine.runner.metadata
+    fill(engine.pool, seed=4)
+    chunks = decode_step(engine.pool, SEQS, 700, engine.config.vocab_size, seed=4)
+    shape = graphs.shape_for(chunks)
+
+    def logits(step: list[Chunk]) -> torch.Tensor:
+        metadata.fill(step, shape)
+        graphs.region(shape)
+        return graphs.logits[: len(step)].clone()
+
+    before, between, after = logits(chunks), logits(other_step()), logits(chunks)
+    assert torch.equal(before, after)
+    assert between.isfinite().all() and not torch.equal(between[0], before[0])
 
 
 def test_check_steps_write_to_places_of_their_own(engine: Engine) -> None:
