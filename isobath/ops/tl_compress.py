@@ -16,8 +16,12 @@ Predicted, not measured."""
 
 
 def warps_of(width: int) -> int:
-    """Warps for entries of that many values; an entry of the indexer has those of the others, with
-    which it shares a launch."""
+    """Warps for entries of that many values. An entry of the indexer has those of the others, with
+    which it shares a launch, though alone it is faster with fewer.
+
+    Measured on an NVIDIA H200, 2026-11-22, median of 7 graph replays, 1/4 of the entries due, at 1,
+    64, 1024 tokens in us: 512 values 3.7, 4.6, 12.1; 128 values 5.7, 5.9, 31.6, with 2 warps 3.0,
+    3.1, 7.4; both in one launch of 8 warps 5.7, 7.7, 24.2."""
     return min(8, max(1, width // 16))
 
 
