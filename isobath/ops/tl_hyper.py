@@ -42,9 +42,9 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """up_to: the most tokens they are for. tokens, warps, stages: of stream_kernel; at least 4 tokens
-    a warp, so that a lane always squares 8 neighbours. whole: programs take a group, not a slice.
-    registers: cap of stream_kernel's, on cuda only; 0: none."""
+    """up_to: the most tokens they are for. tokens, warps, stages: of stream_kernel; at least 4
+    tokens a warp, so that a lane always squares 8 neighbours. whole: programs take a group, not a
+    slice. registers: cap of stream_kernel's, on cuda only; 0: none."""
 
     up_to: int
     tokens: int = 16
@@ -67,8 +67,8 @@ TILES = {
 1024; with 4 mix_tokens, not 16: 9.0, 12.0, 64.8. Groups, at T=256, 1024, 8192: 32 tokens and 3
 stages 20.2, 45.8, 318; 2 stages 23.1, 50.7, 341; 8 warps (128 registers) and 3 stages 21.8, 50.0,
 349; 16 tokens and 3 stages 20.1, 53.6; 64 tokens and 8 warps 56.5 at 1024. All of one form gave the
-same bits. Groups with 4 mix_tokens were not timed. hip: predicted from
-registers and LDS, not measured."""
+same bits. Groups with 4 mix_tokens were not timed. hip: predicted from registers and LDS, not
+measured."""
 
 
 def tiles_of(tensor: torch.Tensor, tokens: int) -> Tiles:
