@@ -34,7 +34,7 @@ def test_rows_do_not_depend_on_their_number_or_on_the_tile() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 40, found
+    assert len(found) == 40 + 8 + 4, found
     assert all(found.values()), found
 
 
@@ -79,7 +79,76 @@ def exact_in_every_tile() -> dict[str, bool]:
             found[f"{name} {tokens}"] = torch.equal(got, want[:tokens])
             got = fetched(x, weight, Fetch(tile.tokens, tile.rows, 4, 1))
             found[f"{name} {tokens} fetched"] = torch.equal(got, want[:tokens])
+    return found | exact_in_every_lane() | quantised_by_the_last()
+
+
+def exact_in_every_lane() -> dict[str, bool]:
+    """As exact_in_every_tile() for two numbers of slices of K and tiles that sum several at once:
+    K = 8192 has two rounds of four. Sums are multiples of 1/16 up to 32768: exact in float32."""
+    import torch
+
+    from isobath.numerics.dialect import OCP
+    from isobath.numerics.fp8 import ACTIVATION_BLOCK, WEIGHT_BLOCK, Fp8Tensor
+    from isobath.ops.fp8_linear.reference import fp8_linear
+    from isobath.ops.fp8_linear.triton_kernel import launch
+    from isobath.ops.linear.triton_kernel import launch as launch_plain
+    from isobath.ops.tl_gemm import Tile
+
+    generator = torch.Generator().manual_seed(6)
+    found = {}
+    for width in (2048, 8192):
+        codes = torch.randint(-2, 3, (72 + 3, width), generator=generator).to(OCP.dtype)
+        scale = torch.randint(125, 128, (1 + 3, width // 128), generator=generator).to(torch.uint8)
+        weight = Fp8Tensor(codes[:72], scale[:1], OCP, WEIGHT_BLOCK)
+        x = Fp8Tensor(codes[72:], scale[1:], OCP, ACTIVATION_BLOCK)
+        plain, y = codes[:72].to(torch.bfloat16), codes[72:].to(torch.bfloat16)
+        want, want_plain = fp8_linear(x, weight), y.float() @ plain.float().T
+        for lanes in (2, 4):
+            tile = Tile(16, 64 // lanes, 4, 1, swap=True, lanes=lanes)
+            got = launch(x, weight, tile, {})
+            found[f"fp8 K={width} {lanes} lanes"] = torch.equal(got, want)
+            got = launch_plain(y, plain, tile, {})
+            found[f"plain K={width} {lanes} lanes"] = torch.equal(got, want_plain)
     return found
+
+
+def quantised_by_the_last() -> dict[str, bool]:
+    """Whether programs that hold parts of a quantisation group give what one that holds it gives,
+    and leave their counters at zero. Operands as above: sums are exact."""
+    import torch
+
+    from isobath.numerics.dialect import OCP
+    from isobath.numerics.fp8 import ACTIVATION_BLOCK, WEIGHT_BLOCK, Fp8Tensor
+    from isobath.ops.grouped_project import triton_kernel as project
+    from isobath.ops.shared_expert import triton_kernel as shared
+    from isobath.ops.tl_gemm import Tile
+    from isobath.ops.tl_gemm_few import counters
+
+    generator = torch.Generator().manual_seed(7)
+
+    def same(a: Fp8Tensor, b: Fp8Tensor) -> bool:
+        codes = torch.equal(a.data.view(torch.uint8), b.data.view(torch.uint8))
+        return codes and torch.equal(a.scale, b.scale)
+
+    def matrix(*shape: int, scale: int, block: tuple[int, int]) -> Fp8Tensor:
+        data = torch.randint(-2, 3, shape, generator=generator).to(OCP.dtype)
+        blocks = (*shape[:-2], -(-shape[-2] // block[0]), shape[-1] // 128)
+        return Fp8Tensor(data, torch.full(blocks, scale, dtype=torch.uint8), OCP, block)
+
+    part, whole = Tile(16, 32, 4, 1, swap=True, lanes=2), Tile(16, 128, 4, 1, swap=True)
+    x = torch.randint(-2, 3, (17, 2, 2048), generator=generator).to(torch.bfloat16)
+    weight = matrix(2, 128, 2048, scale=127, block=WEIGHT_BLOCK)
+    parts, one = (project.launch(x, weight, OCP, tile, {}) for tile in (part, whole))
+    y = matrix(17, 2048, scale=122, block=ACTIVATION_BLOCK)
+    w13 = matrix(256, 2048, scale=127, block=WEIGHT_BLOCK)
+    few, _ = shared.launch_narrow(y, w13, 10.0, part, {}, quantize=True)
+    many = shared.launch_wide(y, w13, 10.0, Tile(16, 128, 4, 1, pair=True), {})
+    return {
+        "projected": same(parts, one),
+        "hidden": same(few, many),
+        "projection's counters": not counters(x.device, "grouped_project").any(),
+        "hidden counters": not counters(x.device, "shared_expert").any(),
+    }
 
 
 if __name__ == "__main__":
