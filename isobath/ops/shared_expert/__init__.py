@@ -49,9 +49,11 @@ def work(args: Arguments) -> Work:
 OP = Op(
     "shared_expert",
     signature=SharedExpert,
-    # Where fp32 order moves a bf16 rounding of the hidden vector, its FP8 value may move by one
-    # code, 2^-3 of itself; over I >= 128 hidden values the row's error stays under 2^-6.
-    agree=Relative(2**-6),
+    # A gate in [-16, -8) that is rounded the other way to bf16 moves by 2^-4, and with it its
+    # hidden value by 2^-4 of itself: the error of a row whose gates all are, at worst. The FP8 MMA
+    # of sm_90 keeps about 14 bits of its sums and moves some in a hundred: measured on an H200,
+    # 2026-11-22, one run, 0.030 in "closed" and 0.020 in the worst of 1,024 rows of "prefill".
+    agree=Relative(2**-4),
     must=("deterministic", "batch_invariant"),
     weights=("w13", "w2"),
     select=select,
