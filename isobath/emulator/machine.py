@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isobath.emulator import bits, floats, fp8, lanes, operands
+from isobath.emulator import bits, floats, fp8, lanes, operands, reduction
 from isobath.emulator.bits import LANES, Array, u32, u64
 from isobath.emulator.blocks import Compiled
 from isobath.emulator.faults import UnsupportedInstruction
@@ -33,10 +33,10 @@ _UFUNCS = _UFUNCS_NAMES.split()
 
 
 def _functions() -> dict[str, Any]:
-    names: dict[str, Any] = {name: getattr(np, name) for name in _UFUNCS}
-    for module in (bits, floats, fp8, lanes, operands):
+    names: dict[str, Any] = {}
+    for module in (bits, floats, fp8, lanes, operands, reduction):
         names |= {k: v for k, v in vars(module).items() if not k.startswith("__")}
-    return names | {"ONE": u32(1)}
+    return names | {name: getattr(np, name) for name in _UFUNCS} | {"ONE": u32(1)}
 
 
 FUNCTIONS = _functions()

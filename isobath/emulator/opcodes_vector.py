@@ -230,4 +230,5 @@ v_cvt_u32_f64 u D to_u32(a)
 v_div_fmas_f64 D DDD divide_fma(a, b, c, carry_lanes())
 v_div_fixup_f64 D DDD divide_fixup(a, b, c)
 v_cmp_class_f64 m Du is_class(a, b)
+v_trig_preop_f64 D Du two_over_pi(a, b)
 """

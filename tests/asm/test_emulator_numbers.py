@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from isobath.emulator import bits, floats, fp8
+from isobath.emulator import bits, floats, fp8, reduction
 from isobath.emulator.mfma import VARIANTS, multiply
 
 CLAMP = fp8.OVERFLOW_CLAMPS
@@ -260,3 +260,16 @@ def test_counting_functions() -> None:
     assert [int(n) for n in bits.leading_zeros(x)] == leading
     reverse = [int(f"{int(n):032b}"[::-1], 2) for n in x]
     assert [int(n) for n in bits.reverse_bits(x)] == reverse
+
+
+def test_segments_of_two_over_pi_join_to_its_digits() -> None:
+    """2 / pi = 0.63661977236758134307553505349005744813783858296182579499... (known digits)."""
+    digits = Fraction(63661977236758134307553505349005744813783858296182579499, 10**56)
+    one = np.ones((1, 1))
+    parts = [reduction.two_over_pi(one, np.full((1, 1), k, np.uint32))[0, 0] for k in range(3)]
+    assert abs(sum(map(Fraction, parts)) - digits) < Fraction(1, 2**158)
+    # An exponent of 1077 + 16 skips 16 binary digits.
+    shifted = reduction.two_over_pi(
+        np.full((1, 1), 2.0 ** (1093 - 1023)), np.zeros((1, 1), np.uint32)
+    )
+    assert shifted[0, 0] == (Fraction(2) ** 16 * digits % 1) // Fraction(1, 2**53) / 2.0**69
