@@ -115,13 +115,16 @@ def widened_product(
     """Unquantised rows times FP8 rows, both as DTYPE -> float32 [rows, tokens].
 
     Weights are the left operand, the one that an MMA takes from registers. Four significant bits
-    fit bf16, so truncating loses nothing and spares gfx942 the instructions of rounding. stride: of
+    times a power of two fit bf16, so truncating loses nothing and spares gfx942 the instructions of
+    rounding; scaled before the MMA, they need no second set of sums. stride: of
     x's rows. The other arguments as fp8_product_few's.
     """
     STEPS: tl.constexpr = K // BLOCK_K // LANES
     IN_SLICE: tl.constexpr = SLICE // BLOCK_K
     k = tl.arange(0, BLOCK_K)
-    of_row = rows * K + tl.arange(0, rows.shape[0]) // (rows.shape[0] // LANES) * SLICE
+    of_slice = tl.arange(0, rows.shape[0]) // (rows.shape[0] // LANES)
+    of_row = rows * K + of_slice * SLICE
+    of_scale = of_slice * IN_SLICE
     lane = tl.arange(0, tokens.shape[0]) // (tokens.shape[0] // LANES)
     of_token = tokens * stride + lane * SLICE
     acc = tl.zeros((rows.shape[0], tokens.shape[0]), tl.float32)
@@ -133,15 +136,10 @@ def widened_product(
         codes = tl.load(w + b * BLOCK_K + (of_row[:, None] + k[None, :]))
         at = x + b * BLOCK_K + (of_token[None, :] + k[:, None])
         right = tl.load(at, mask=live[None, :], other=0.0).to(DTYPE)
-        left = codes.to(tl.float32)
+        left = codes.to(tl.float32) * ue8m0_decode(tl.load(w_scale + of_scale + b))[:, None]
         if right.dtype != tl.float32:
             left = tl.cast(left, DTYPE, fp_downcast_rounding="rtz")
-        if LANES == 1:
-            factor = ue8m0_decode(tl.load(w_scale + b))
-            acc += tl.dot(left, right, input_precision="ieee") * factor
-        else:
-            factors = ue8m0_decode(tl.load(w_scale + lane * IN_SLICE + b))
-            acc += tl.dot(left, right, input_precision="ieee") * factors[None, :]
+        acc = tl.dot(left, right, acc, input_precision="ieee")
         if STEPS > IN_SLICE:  # known to the compiler
             ends = slice_ends(step, STEPS, IN_SLICE)
             if ends:

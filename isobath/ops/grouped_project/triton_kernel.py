@@ -23,8 +23,7 @@ from isobath.ops.tl_gemm_few import COUNTERS, counters, lane_rows, quantize_last
 TILES: Tiles = {
     "cuda": (
         (16, Tile(16, 32, 4, 5, swap=True, lanes=2)),
-        (32, Tile(32, 64, 4, 4, swap=True)),
-        (64, Tile(64, 64, 4, 4, swap=True)),
+        (64, Tile(32, 64, 4, 4, swap=True)),
         (0, Tile(128, 128, 8, 3, swap=True)),
     ),
     "hip": (

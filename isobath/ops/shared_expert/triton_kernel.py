@@ -26,7 +26,7 @@ from isobath.ops.shared_expert.tl_narrow import gated, gated_bf16, launch_down, 
 from isobath.ops.tl_common import fp8_of, quantize_groups, target_of
 from isobath.ops.tl_gemm import Tile, Tiles, choose, fp8_product_pair, rows_of, tile_of
 
-FEW_TOKENS = {"cuda": 32, "hip": 32, "cpu": 4}
+FEW_TOKENS = {"cuda": 64, "hip": 32, "cpu": 4}
 """Up to this many tokens take the narrow tiles. Predicted, not measured."""
 
 LAST_QUANTIZES = {"cuda": True, "hip": False, "cpu": True}
@@ -35,7 +35,7 @@ LAST_QUANTIZES = {"cuda": True, "hip": False, "cpu": True}
 TILES: Tiles = {
     "cuda": (
         (16, Tile(16, 16, 4, 6, swap=True, lanes=4)),
-        (32, Tile(32, 32, 4, 5, swap=True, lanes=2)),
+        (64, Tile(32, 32, 4, 5, swap=True, lanes=2)),
         (0, Tile(64, 128, 8, 3, pair=True)),
     ),
     "hip": (
