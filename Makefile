@@ -34,11 +34,13 @@ lint: $(VENV)/.installed-test
 
 setup: $(VENV)/.installed-test
 
-# A disassembler for gfx942, from Debian's or Ubuntu's llvm-19: the emulator reads linked binaries with it.
+# Debian's or Ubuntu's LLVM 19: llvm-objdump, with which the emulator reads linked binaries, and llc and
+# clang, with which its nightly tests compare it with this machine.
 setup-asm: setup
-	@command -v llvm-objdump-19 || command -v llvm-objdump-22 || { \
+	@{ command -v llvm-objdump-19 && command -v clang-19; } || \
+	  { command -v llvm-objdump-22 && command -v clang-22; } || { \
 	  command -v apt-get >/dev/null || { echo "make: no llvm-objdump-19 and no apt-get: install LLVM 19 or 22" >&2; exit 1; }; \
-	  sudo=$$(test $$(id -u) = 0 || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -qq -y llvm-19; }
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -qq -y llvm-19 clang-19; }
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
