@@ -17,9 +17,10 @@ class Attend(Protocol):
     q: [T, H, d], neither normed nor rotated. eps: of the weightless norm over d. The other
     arguments, the padding and NaN rules and the result are those of sparse_attention.
 
-    q is normed and rotated in float32 and rounded once, to q.dtype, before the scores: what
-    query_norm_rope returns is what sparse_attention reads. A head that is all zeros (a padding
-    lane) stays zeros. Returns [T, H, d] in q.dtype, rounded once.
+    q is normed and rotated in float32 and rounded once, to q.dtype, before the scores (what
+    query_norm_rope returns is what sparse_attention reads), or less: a kernel may apply the norm,
+    one factor a head, to the scores. A head that is all zeros (a padding lane) stays zeros. Returns
+    [T, H, d] in q.dtype, rounded once.
     """
 
     def __call__(
@@ -45,8 +46,8 @@ OP = Op(
     "attend",
     signature=Attend,
     # Keys decode exactly. 2^-9 of the result for its rounding to bf16, as much for probabilities
-    # rounded to bf16 before the value product, and as much for single queries that another order
-    # of summation under the norm rounds the other way.
+    # rounded to bf16 before the value product, and as much for queries that are rounded the other
+    # way, after another order of summation under the norm, or before the norm.
     agree=Relative(2**-7),
     must=("deterministic", "graph_safe", "batch_invariant"),
     select=select,
