@@ -167,7 +167,8 @@ class DecodeGraphs:
         except RuntimeError as error:
             raise CaptureUnsafe(
                 f"capture the decode step for {_name(shape)}",
-                found=str(error).splitlines()[0],
+                # Ending a capture that failed fails again, and says less.
+                found=str(error.__context__ or error).splitlines()[0],
                 effect="decode could not be replayed, and would run several times slower",
                 do="out of memory: lower gpu_memory_utilization or max_num_seqs; else find the op, "
                 "isobath doctor measures every backend's graph safety",
