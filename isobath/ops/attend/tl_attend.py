@@ -31,9 +31,10 @@ def widened_by_ptx(code, byte):
     """uint8 codes of e4m3fn and the UE8M0 bytes (int32) of their scales, of one shape -> bf16.
 
     Two codes at a time through f16, whose bits, moved by three places, are those of a bf16 that is
-    2^112 too small; a scale beyond 2^15 gives NaN as 255 does. Not pure, so that the compiler
-    decodes once and passes the result on through shared memory, where it would decode again in the
-    layout of every product.
+    2^112 too small; a scale beyond 2^15 gives NaN as 255 does. A block that holds NaN has that
+    scale, so the codes for NaN need no care of their own. Not pure, so that the compiler decodes
+    once and passes the result on through shared memory, where it would decode again in the layout
+    of every product.
     """
     bits = tl.where(byte > 142, 0x7FC0, (byte + 112) << 7)
     scale = bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
@@ -170,14 +171,15 @@ def step(
     """One tile of keys: base-2 running maximum m, sum total and outputs -> the next ones.
 
     rows: int32 [keys], -1 for none. factor: float32 [heads], what scores are multiplied with. m
-    never falls below the sink's score, so it is finite. Scores are keys times queries where PTX is
-    set: on NVIDIA a product has at least 64 rows in each of two warp groups, and 128 keys give each
-    its own, where 64 heads would be computed twice.
+    never falls below the sink's score, so it is finite. Scores are keys times queries where PTX
+    is set and keys are many: on NVIDIA a product has at least 64 rows in each of two warp groups,
+    and 128 keys give each its own, where 64 heads would be computed twice.
     """
     ok = rows >= 0
     rows = rows.to(tl.int64)
     rope = key_rope(base, rows, ok, COUNT * SIZE, ROPE, ROW, PLAIN)
-    if PTX:
+    KEYS_FIRST: tl.constexpr = PTX and rows.shape[0] >= 128
+    if KEYS_FIRST:
         s = tl.zeros([rows.shape[0], factor.shape[0]], tl.float32)
     else:
         s = tl.zeros([factor.shape[0], rows.shape[0]], tl.float32)
@@ -186,11 +188,11 @@ def step(
         piece = key_piece(
             base, rows, ok, i * SIZE, SIZE, ROW, SCALE_AT + i * SIZE // BLOCK, FP8, PLAIN, PTX
         )
-        s = added(s, queries[i], piece, PTX)
+        s = added(s, queries[i], piece, KEYS_FIRST)
         keys += (piece,)
     keys += (rope,)
-    s = added(s, queries[COUNT], rope, PTX)
-    if PTX:
+    s = added(s, queries[COUNT], rope, KEYS_FIRST)
+    if KEYS_FIRST:
         s = tl.trans(s)
     s = tl.where(ok[None, :], s * factor[:, None], float("-inf"))
     m_next = tl.maximum(m, tl.max(s, 1))
