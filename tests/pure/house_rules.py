@@ -21,9 +21,11 @@ LADDER = (
     ("cache", "target"),
     ("ops",),
     ("model", "parallel"),
+    ("chat",),  # reads the checkpoint's texts and tokenizer; knows no engine
     ("plan",),  # counts the bytes of the model's inventory; nothing in the model asks it
     ("engine",),
     ("server",),
+    ("ray_app", "client"),  # the server under Ray Serve; the terminal's client of any server
     ("emulator",),  # reads numerics and errors alone, see EMULATOR_READS; what judges reads it
     ("xcompile", "bench"),
     ("doctor",),  # without a GPU it has machine code emulated
