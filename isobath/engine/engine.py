@@ -85,6 +85,10 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Queue a request. One that could never run is answered by a Failed event."""
+        if request.params.structure is not None:
+            text = "structured output: this engine has no grammar backend"
+            self._events.append(Failed(request.id, text, "invalid_request"))
+            return
         tokens = len(request.token_ids) + request.params.max_tokens
         if not self.scheduler.fits(tokens):
             room = self.capacity.tokens

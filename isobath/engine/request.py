@@ -53,10 +53,12 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request that cannot be completed; nothing more comes of it. error: text for its client."""
+    """A request that cannot be completed; nothing more comes of it. error: text for its client.
+    kind: "invalid_request" if the request itself is at fault, "error" if anything else is."""
 
     request_id: int
     error: str
+    kind: str = "error"
 
 
 Event = Token | Prompt | Finished | Failed

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from isobath.engine.structure import Structure
 from isobath.errors import RequestError
 
 MAX_LOGPROBS = 20
@@ -34,7 +35,8 @@ class SamplingParams:
     by token id. seed: makes draws repeatable; None draws a fresh one. stop: texts that end a
     completion and are not part of it. stop_token_ids: ids that end it. ignore_eos: go on after
     the end-of-sentence token. logprobs, prompt_logprobs: how many of the best tokens to report
-    beside each generated, or prompt, token (None: none at all).
+    beside each generated, or prompt, token (None: none at all). structure: what the text must be;
+    it decides when the completion may end, before ignore_eos and min_tokens do.
     Raises RequestError for a value out of range.
     """
 
@@ -55,6 +57,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    structure: Structure | None = None
 
     def __post_init__(self) -> None:
         counts = (self.logprobs or 0, self.prompt_logprobs or 0)
