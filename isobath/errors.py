@@ -14,6 +14,7 @@ what it would have caused, and what to do.
     ├── BackendUnavailable      an op was bound to a backend that cannot run here
     ├── EngineDied              the engine's process is gone, and its requests with it
     └── RequestError            a prompt or sampling parameter that cannot be served
+        └── RequestFailed           it could be served, but computing it went wrong
 
 `assert` marks our own bugs; these classes are for everything else.
 """
@@ -80,3 +81,7 @@ class EngineDied(IsobathError):
 
 class RequestError(IsobathError):
     """A prompt or a sampling parameter that cannot be served."""
+
+
+class RequestFailed(RequestError):
+    """Nothing is wrong with the request, but computing it raised."""

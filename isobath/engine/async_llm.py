@@ -29,11 +29,11 @@ from types import TracebackType
 
 from isobath.config import EngineConfig
 from isobath.engine.llm import BUNDLED
-from isobath.engine.output import Completion, Output, Top
-from isobath.engine.process import EngineProcess, EngineSpec
-from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Token, checked_prompt
+from isobath.engine.output import Completion, Output, Part, Top, joined
+from isobath.engine.process import EngineProcess, EngineSpec, Limits
+from isobath.engine.request import Event, Failed, Finished, Prompt, Request, checked_prompt
 from isobath.engine.sampling import SamplingParams
-from isobath.errors import EngineDied, RequestError
+from isobath.errors import EngineDied, RequestError, RequestFailed
 from isobath.model.text import Text
 
 
@@ -43,7 +43,8 @@ class Piece:
 
     index: which of the prompt's n. text: what has become certain, maybe nothing yet. token_ids:
     the new token, if any. logprobs: its (log-probability, best (id, logprob)), if asked for.
-    completion: the whole, with the last piece only.
+    completion: the whole, with the last piece only. parts: `text` by token, each token's once; a
+    token is held back as long as its text is not certain.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Piece:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[tuple[float, Top], ...] = ()
     completion: Completion | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def finish_reason(self) -> str | None:
@@ -91,7 +93,7 @@ class AsyncLLM:
         spec = EngineSpec(str(self._folder), numerics, dialect, max_batched_tokens, engine)
         self.process = EngineProcess(spec, self._deliver)
         try:
-            self._limits = self.process.ready()
+            self.limits: Limits = self.process.ready()
         except BaseException:
             self.process.close(timeout=0)
             raise
@@ -109,16 +111,20 @@ class AsyncLLM:
         return self.process.alive
 
     async def generate(
-        self, prompt: str | Sequence[int], params: SamplingParams | None = None
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        route: object = None,
     ) -> AsyncGenerator[Piece, None]:
         """Complete one prompt (a text, or token ids taken as they are), piece by piece.
 
-        Pieces of params.n completions are mixed, told apart by index. Raises RequestError when the
+        Pieces of params.n completions are mixed, told apart by index. route: for those who choose
+        between engines; here there is one. Raises RequestError when the
         prompt cannot be served, EngineDied when the process is gone or goes.
         """
         params = params or SamplingParams()
         ids = self.text.encode(prompt) if isinstance(prompt, str) else prompt
-        limits = self._limits
+        limits = self.limits
         ids = checked_prompt(ids, params.max_tokens, limits.vocab_size, limits.context)
         outputs = {i: Output(ids, i, params, self.text) for i in range(params.n)}
         box = _Mailbox(asyncio.get_running_loop())
@@ -158,7 +164,8 @@ class AsyncLLM:
             outputs.clear()
             if not self.alive:
                 raise EngineDied("the request was lost", found=event.error)
-            raise RequestError("the request failed", found=event.error)
+            kind = RequestError if event.kind == "invalid_request" else RequestFailed
+            raise kind("the request failed", found=event.error)
         if isinstance(event, Prompt):
             for told in outputs.values():
                 told.add_prompt(event)
@@ -170,13 +177,14 @@ class AsyncLLM:
             del outputs[event.index]
             rest = output.finish()
             whole = output.completion(event.reason, event.cached_tokens)
-            return Piece(event.index, rest, completion=whole)
+            return Piece(event.index, joined(rest), completion=whole, parts=rest)
         if output.stopped:
             return None
-        text, stopped = output.add(event)
+        parts, stopped = output.add(event)
         if stopped:
             self.process.abort(event.request_id, event.index)  # its Finished will come
-        return Piece(event.index, text, (event.token_id,), _logprobs(event))
+        logprobs = () if event.logprob is None else ((event.logprob, event.top),)
+        return Piece(event.index, joined(parts), (event.token_id,), logprobs, parts=parts)
 
     def _deliver(self, events: list[Event]) -> None:
         """On the reader thread: put events where they belong, and wake each loop once."""
@@ -196,7 +204,3 @@ class AsyncLLM:
 def _wake(boxes: Iterable[_Mailbox]) -> None:
     for box in boxes:
         box.wake.set()
-
-
-def _logprobs(token: Token) -> tuple[tuple[float, Top], ...]:
-    return () if token.logprob is None else ((token.logprob, token.top),)

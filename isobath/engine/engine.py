@@ -93,7 +93,7 @@ class Engine:
         if not self.scheduler.fits(tokens):
             room = self.capacity.tokens
             text = f"{tokens} tokens with the completion, and the cache holds {room}"
-            self._events.append(Failed(request.id, text))
+            self._events.append(Failed(request.id, text, "invalid_request"))
             return
         self._add(request, 0)
 
@@ -154,7 +154,7 @@ class Engine:
             snapshot = self.prefixes.snapshot_for(key)
             if snapshot is not None:
                 copy_slot(self.pool, sequence.slot, snapshot)
-        if sequence.request.params.prompt_logprobs is not None and not sequence.generated:
+        if sequence.tells_prompt:
             self._tell_prompt(scheduled, logits)
         if not scheduled.samples:
             return
@@ -217,14 +217,14 @@ def _chunk(scheduled: Scheduled) -> Chunk:
     s = scheduled.sequence
     tokens = s.tokens[scheduled.start : scheduled.start + scheduled.count]
     wanted = "last" if scheduled.samples else "none"
-    if s.request.params.prompt_logprobs is not None and not s.generated:
+    if s.tells_prompt:
         wanted = "all"
     return Chunk(tokens, scheduled.start, s.slot, s.pages, wanted)
 
 
 def _logits_count(scheduled: Scheduled) -> int:
     s = scheduled.sequence
-    if s.request.params.prompt_logprobs is not None and not s.generated:
+    if s.tells_prompt:
         return scheduled.count
     return int(scheduled.samples)
 
@@ -232,5 +232,4 @@ def _logits_count(scheduled: Scheduled) -> int:
 def _reads_logits(scheduled: Scheduled) -> bool:
     """Whether more than the best token of its rows is needed."""
     s = scheduled.sequence
-    wants_prompt = s.request.params.prompt_logprobs is not None and not s.generated
-    return wants_prompt or (scheduled.samples and not s.sampler.plain)
+    return s.tells_prompt or (scheduled.samples and not s.sampler.plain)

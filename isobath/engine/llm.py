@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.engine import Engine
-from isobath.engine.output import Completion, Output
+from isobath.engine.output import Completion, Output, joined
 from isobath.engine.request import Failed, Finished, Prompt, Request, Token, checked_prompt
 from isobath.engine.sampling import SamplingParams
 from isobath.engine.score import score
@@ -219,13 +219,13 @@ class LLM:
         if isinstance(event, Finished):
             del outputs[key]
             rest = output.finish()
-            yield key[0], rest, output.completion(event.reason, event.cached_tokens)
+            yield key[0], joined(rest), output.completion(event.reason, event.cached_tokens)
             return
         if not output.stopped:
-            piece, stopped = output.add(event)
+            parts, stopped = output.add(event)
             if stopped:
                 self.engine.abort(*key)  # whose Finished is told with the next step
-            yield key[0], piece, None
+            yield key[0], joined(parts), None
 
     def _checked(self, token_ids: Sequence[int], new_tokens: int) -> list[int]:
         config = self.config

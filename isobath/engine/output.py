@@ -1,7 +1,10 @@
 """From events to text: one completion's tokens, its text so far, and its stop texts.
 
 The engine deals in token ids; everything about characters happens here, on the client's side. Text
-that could still turn out to be the beginning of a stop text is held back until it is certain.
+is told in parts, one for each token: (its id, what it adds). A token that ends inside a character
+is held back until the next one, and one whose text could still turn out to belong to a stop text
+until that is certain. The end or stop token that ends a completion adds no text, and no stop text
+is looked for before min_tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from isobath.engine.sampling import SamplingParams
 from isobath.model.text import Detokenizer, Text
 
 Top = tuple[tuple[int, float], ...]
+Part = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +24,10 @@ class Completion:
     """One finished completion of one prompt.
 
     index: which of the prompt's n. finish_reason: "stop" (end token or stop text), "length" or
-    "abort". logprobs: a (log-probability of the token, best (id, logprob)) for each token, if asked
-    for; prompt_logprobs likewise for each prompt token from the second on. cached_tokens: of the
-    prompt that came from the prefix cache.
+    "abort". stop_reason: the stop text or stop token id that ended it. logprobs: a (log-probability
+    of the token, best (id, logprob)) for each token, if asked for; prompt_logprobs likewise for
+    each prompt token from the second on. cached_tokens: of the prompt that came from the prefix
+    cache.
     """
 
     text: str
@@ -33,6 +38,7 @@ class Completion:
     logprobs: list[tuple[float, Top]] = field(default_factory=list)
     prompt_logprobs: list[tuple[float, Top]] = field(default_factory=list)
     cached_tokens: int = 0
+    stop_reason: str | int | None = None
 
 
 class Output:
@@ -40,36 +46,65 @@ class Output:
     so later tokens, which the engine made before it heard of that, do not belong to it."""
 
     def __init__(self, prompt: list[int], index: int, params: SamplingParams, text: Text | None):
-        self.prompt, self.index, self._stops = prompt, index, params.stop
+        self.prompt, self.index, self.params = prompt, index, params
         self.token_ids: list[int] = []
         self.logprobs: list[tuple[float, Top]] = []
         self.prompt_logprobs: list[tuple[float, Top]] = []
-        self._pieces = Detokenizer(text) if text else None
-        self._text, self._held, self.stopped = "", "", False
+        self.stopped = False
+        self._pieces = Detokenizer(text, skip_special=params.skip_special_tokens) if text else None
+        self._ends = set(params.stop_token_ids)
+        if text and not params.ignore_eos:
+            self._ends.add(text.eos)
+        self._stop_reason: str | int | None = None
+        self._text: list[str] = []
+        self._held: list[Part] = []  # their texts are not certain
 
-    def add(self, token: Token) -> tuple[str, bool]:
-        """Take one token: (text that has become certain, whether a stop text was met). The caller
+    def add(self, token: Token) -> tuple[tuple[Part, ...], bool]:
+        """Take one token: (parts that have become certain, whether a stop text was met). The caller
         then ends the completion, and calls completion() when it has ended."""
         assert not self.stopped
-        self.token_ids.append(token.token_id)
+        number, pieces = token.token_id, self._pieces
+        self.token_ids.append(number)
         if token.logprob is not None:
             self.logprobs.append((token.logprob, token.top))
-        return self._take(self._pieces.add(token.token_id)) if self._pieces else ("", False)
+        if number in self._ends:
+            if number in self.params.stop_token_ids:
+                self._stop_reason = number
+            if not self.params.include_stop_str_in_output:
+                self._held.append((number, ""))
+                return (), False
+        if pieces is None:
+            return (), False
+        piece = pieces.add(number)
+        if not (self._held or self.params.stop or pieces.pending):  # nearly every token
+            self._text.append(piece)
+            return ((number, piece),), False
+        self._held.append((number, piece))
+        return self._take(pieces.pending)
 
     def add_prompt(self, prompt: Prompt) -> None:
-        self.prompt_logprobs.append((prompt.logprob, prompt.top))
+        """Take a prompt token's record; one that is told again, after preemption, counts once."""
+        if prompt.position == len(self.prompt_logprobs) + 1:
+            self.prompt_logprobs.append((prompt.logprob, prompt.top))
 
-    def finish(self) -> str:
-        """The text that was still held back."""
-        rest = self._held + (self._pieces.finish() if self._pieces else "")
-        self._text, self._held = self._text + rest, ""
-        return rest
+    def finish(self) -> tuple[Part, ...]:
+        """The parts that were still held back."""
+        rest = self._pieces.finish() if self._pieces else ""
+        if rest and not self._held:
+            self._held.append((self.token_ids[-1], ""))
+        if rest:
+            # An end token that adds nothing comes after the character that it cut off.
+            last = next((i for i, part in enumerate(self._held) if part[0] in self._ends), -1)
+            last = max(last - 1, 0) if last >= 0 else len(self._held) - 1
+            number, piece = self._held[last]
+            self._held[last] = (number, piece + rest)
+        return self._release(len(self._held))
 
     def completion(self, reason: str, cached_tokens: int) -> Completion:
         """The finished completion; call finish() first. reason: the engine's, which a stop text
         overrules."""
         return Completion(
-            self._text,
+            "".join(self._text),
             self.token_ids,
             self.prompt,
             "stop" if self.stopped else reason,
@@ -77,24 +112,46 @@ class Output:
             self.logprobs,
             self.prompt_logprobs,
             cached_tokens,
+            self._stop_reason,
         )
 
-    def stop(self) -> None:
-        """Drop what is held back: it belongs to the stop text."""
-        self._held, self._pieces, self.stopped = "", None, True
-
-    def _take(self, piece: str) -> tuple[str, bool]:
-        held = self._held + piece
-        found = [at for s in self._stops if (at := held.find(s)) >= 0]
+    def _take(self, pending: bool) -> tuple[tuple[Part, ...], bool]:
+        """Look for a stop text in what is held, and release what is certain. pending: the last
+        token ends inside a character."""
+        if len(self.token_ids) <= self.params.min_tokens:
+            return self._release(len(self._held) - pending), False
+        held = "".join(piece for _, piece in self._held)
+        found = [(at, -len(s), s) for s in self.params.stop if (at := held.find(s)) >= 0]
         if found:
-            certain = held[: min(found)]
-            self.stop()
-            self._text += certain
-            return certain, True
-        keep = max((_overlap(held, s) for s in self._stops), default=0)
-        certain, self._held = held[: len(held) - keep], held[len(held) - keep :]
-        self._text += certain
-        return certain, False
+            at, _, stop = min(found)
+            self._cut(at + len(stop) if self.params.include_stop_str_in_output else at)
+            self._stop_reason, self._pieces, self.stopped = stop, None, True
+            return self._release(len(self._held)), True
+        certain = len(held) - max((_overlap(held, s) for s in self.params.stop), default=0)
+        count = 0
+        for _, piece in self._held[: len(self._held) - pending]:
+            certain -= len(piece)
+            if certain < 0:
+                break
+            count += 1
+        return self._release(count), False
+
+    def _cut(self, length: int) -> None:
+        """Let the held texts end after `length` characters; all tokens stay."""
+        for place, (number, piece) in enumerate(self._held):
+            self._held[place] = (number, piece[:length])
+            length = max(0, length - len(piece))
+
+    def _release(self, count: int) -> tuple[Part, ...]:
+        released = tuple(self._held[:count])
+        del self._held[:count]
+        self._text.extend(piece for _, piece in released)
+        return released
+
+
+def joined(parts: tuple[Part, ...]) -> str:
+    """The text of parts."""
+    return "".join(piece for _, piece in parts)
 
 
 def _overlap(text: str, stop: str) -> int:

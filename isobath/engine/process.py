@@ -51,10 +51,12 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a prompt is checked against. context: most tokens of prompt and completion."""
+    """What a prompt is checked against. context: most tokens of prompt and completion, by the model
+    and by what the cache holds. max_num_seqs: completions that run at once."""
 
     vocab_size: int
     context: int
+    max_num_seqs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,9 @@ def _main(connection: Connection, spec: EngineSpec) -> None:
         parts = (error.asked, error.found, error.effect, error.do)
         connection.send(_Unloaded(type(error).__name__, *parts))
         return
-    connection.send(Limits(llm.config.vocab_size, llm.config.max_position_embeddings))
+    capacity = engine.capacity
+    context = min(llm.config.max_position_embeddings, capacity.tokens)
+    connection.send(Limits(llm.config.vocab_size, context, capacity.max_num_seqs))
     _serve(engine, inbox, connection)
 
 
@@ -273,4 +277,5 @@ def _submit(engine: Engine, request: Request, connection: Connection) -> None:
     try:
         engine.submit(request)
     except Exception as error:
-        connection.send([Failed(request.id, f"{type(error).__name__}: {error}")])
+        text = f"{type(error).__name__}: {error}"
+        connection.send([Failed(request.id, text, "invalid_request")])

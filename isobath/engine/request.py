@@ -95,6 +95,12 @@ class Sequence:
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_len
 
+    @property
+    def tells_prompt(self) -> bool:
+        """Whether the log-probabilities of its prompt are still wanted: once for all n."""
+        wanted = self.request.params.prompt_logprobs is not None
+        return wanted and self.index == 0 and not self.generated
+
 
 def checked_prompt(
     token_ids: Iterable[int], new_tokens: int, vocab_size: int, context: int

@@ -33,10 +33,12 @@ class SamplingParams:
     subtracted once, or for every time, a token was generated. repetition_penalty: divides
     (multiplies, if negative) the logit of tokens in the prompt or generated. logit_bias: added,
     by token id. seed: makes draws repeatable; None draws a fresh one. stop: texts that end a
-    completion and are not part of it. stop_token_ids: ids that end it. ignore_eos: go on after
-    the end-of-sentence token. logprobs, prompt_logprobs: how many of the best tokens to report
-    beside each generated, or prompt, token (None: none at all). structure: what the text must be;
-    it decides when the completion may end, before ignore_eos and min_tokens do.
+    completion and are not part of it, unless include_stop_str_in_output, which keeps a stop token's
+    text, too. stop_token_ids: ids that end it. ignore_eos: go on after the end-of-sentence token.
+    skip_special_tokens: leave names of special tokens out of the text. logprobs,
+    prompt_logprobs: how many of the best tokens to report beside each generated, or prompt, token
+    (None: none at all). structure: what the text must be; it decides when the completion may end,
+    before ignore_eos and min_tokens do.
     Raises RequestError for a value out of range.
     """
 
@@ -58,6 +60,8 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     structure: Structure | None = None
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         counts = (self.logprobs or 0, self.prompt_logprobs or 0)

@@ -143,8 +143,8 @@ class Scheduler:
         return True
 
     def _match(self, sequence: Sequence) -> Hit | None:
-        if self.prefixes is None or sequence.request.params.prompt_logprobs is not None:
-            return None
+        if self.prefixes is None or sequence.tells_prompt:
+            return None  # logits of every prompt position are wanted, so every one is computed
         return self.prefixes.match(sequence.keys, sequence.tokens)
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
