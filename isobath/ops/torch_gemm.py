@@ -14,7 +14,8 @@ cures that for linear (not for mm with N odd), and is the fallback where torch h
 Decoded FP8 and MXFP4 values are exact in bfloat16, products of two of them in float32, so a bf16
 product of quantised operands is exact but for its one rounding at the end, reads half the bytes and
 takes half the time. One thread, [640, 256], us at M = 1 / 2 / 16 / 512: bf16 packed 20 / 22 / 37 /
-430, float32 packed 36 / 64 / 68 / 851.
+430, float32 packed 36 / 64 / 68 / 851. A CPU whose oneDNN has no bf16 products (AVX2 alone) takes
+the same values in float32: the same sums, rounded to bf16 by the caller.
 
 The two operators are the ones that torch's own compiler emits; they have no public name.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 import torch
 
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()
+_HAS_BF16: bool = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 _PACKED_FOR = 16
 """Rows that packing is told to expect: any number above 1 chooses the blocked layout."""
 _FALLBACK_ROWS = 8
@@ -38,7 +40,9 @@ def pack(weight: torch.Tensor) -> torch.Tensor:
 
 
 def narrow(weight: torch.Tensor) -> torch.Tensor:
-    """A float32 matrix as bf16 if that loses nothing, else as it is."""
+    """A float32 matrix as bf16 if that loses nothing and this CPU multiplies it, else as it is."""
+    if not _HAS_BF16:
+        return weight
     halved = weight.to(torch.bfloat16)
     return halved if torch.equal(halved.float(), weight) else weight
 
