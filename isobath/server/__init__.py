@@ -1,0 +1,1 @@
+"""The HTTP face of the engine, and the engines behind it."""
