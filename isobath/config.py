@@ -2,27 +2,31 @@
 
 ModelConfig is a checkpoint's config.json, checked and in our words: parsing and the refusals live
 in model/revision.py; here are only values that have already been found to make sense. EngineConfig
-may say "auto"; engine/capacity.py decides.
+may say "auto"; engine/capacity.py decides. ServerConfig is what `isobath serve` was asked for; the
+flags that fill it are in server/flags.py.
 
-The environment holds diagnostics only, and these are all; an explicit argument goes before it:
+The environment holds diagnostics and a secret, and these are all; an explicit argument goes before
+it:
 
     variable         values              meaning
     ISOBATH_CHECK    off, idle, step     when the engine audits its pages and slots (default off)
     ISOBATH_CACHE    a folder            where verdicts of the doctor are kept (default: isobath in
                                          XDG_CACHE_HOME, or in ~/.cache)
+    ISOBATH_API_KEY  a key               what --api-key names, kept out of process lists
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from isobath.errors import ConfigError
 
-VARIABLES = ("ISOBATH_CHECK", "ISOBATH_CACHE")
+VARIABLES = ("ISOBATH_CHECK", "ISOBATH_CACHE", "ISOBATH_API_KEY")
 CHECKS = ("off", "idle", "step")
 Auto = Literal["auto"]
 
@@ -118,7 +122,8 @@ class EngineConfig:
     parallel_branches: run independent parts of a decode step side by side on a GPU; off is for
     comparison.
     batch_invariant: choose only kernels whose result for a row does not depend on the others; off
-    lets faster ones of libraries in.
+    lets faster ones of libraries in. max_model_len: most tokens of a prompt and its completion;
+    "auto": as many as the model and the cache allow. enforce_eager: capture no graphs.
     """
 
     max_batched_tokens: int = 512
@@ -132,6 +137,8 @@ class EngineConfig:
     static_metadata: bool = True
     parallel_branches: bool = True
     batch_invariant: bool = True
+    max_model_len: int | Auto = "auto"
+    enforce_eager: bool = False
 
     def __post_init__(self) -> None:
         if self.max_batched_tokens < self.max_num_seqs:
@@ -141,8 +148,8 @@ class EngineConfig:
                 effect="running sequences would wait for a place in the step",
                 do="raise max_batched_tokens or lower max_num_seqs",
             )
-        least = {"max_batched_tokens": 1, "max_num_seqs": 1, "num_pages": 1, "num_snapshots": 0}
-        for name, smallest in least.items():
+        least = dict.fromkeys(("max_batched_tokens", "max_num_seqs", "num_pages"), 1)
+        for name, smallest in (least | {"max_model_len": 1, "num_snapshots": 0}).items():
             value = getattr(self, name)
             if value != "auto" and value < smallest:
                 what = "be positive" if smallest else "not be negative"
@@ -152,3 +159,90 @@ class EngineConfig:
             raise ConfigError("gpu_memory_utilization must lie in (0, 1]", found=found)
         if self.check not in CHECKS:
             raise ConfigError(f"check={self.check!r}", found="known: " + ", ".join(CHECKS))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What a server was asked for. Every field is the flag of its name (server/flags.py has the
+    help texts); these say more:
+
+    model: a checkpoint's folder, a name on the Hugging Face hub, or None for the bundled one.
+    host, port: of TCP, unless uds names a socket's path; port 0 is any free one. api_key: those
+    that are accepted; none: everybody is. served_model_name: what clients call the model, the
+    first one is answered; none: the checkpoint's. chat_format: "v4", "v4-0731", or None: by the
+    hash of the checkpoint's encoder. default_chat_template_kwargs: as if each request named them.
+    sse_keep_alive_interval: seconds between comments in a silent stream, 0 is never; None: never
+    for completions and chat, every 10 s elsewhere. max_num_queued_reqs, max_num_queued_tokens: that
+    may wait before new requests are refused; None: any number. shutdown_timeout: seconds that open
+    requests have after SIGTERM. disable_access_log_for_endpoints: paths. generation_config: "auto":
+    the checkpoint's defaults of sampling, "vllm": none. override_generation_config: goes before
+    them. device_ids: GPUs, one an engine; none: as the machine has them. load_format: "auto" or
+    "dummy". threads: CPU threads of an engine, None: torch decides, 1 for the bundled model.
+    allow_failed_verdicts: serve although the doctor found a kernel wrong here. dev_mode: routes
+    that change the engine (/reset_prefix_cache).
+    """
+
+    model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    root_path: str = ""
+    ssl_keyfile: str | None = None
+    ssl_certfile: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    api_key: tuple[str, ...] = ()
+    served_model_name: tuple[str, ...] = ()
+    chat_format: str | None = None
+    default_chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    completions_add_bos: bool = False
+    sanitize_user_text: bool = False
+    max_logprobs: int = 20
+    generation_config: str = "auto"
+    override_generation_config: Mapping[str, Any] = field(default_factory=dict)
+    stream_interval: int = 1
+    sse_keep_alive_interval: float | None = None
+    max_num_queued_reqs: int | None = None
+    max_num_queued_tokens: int | None = None
+    shutdown_timeout: float = 30.0
+    enable_request_id_headers: bool = False
+    enable_log_requests: bool = False
+    enable_log_outputs: bool = False
+    disable_log_stats: bool = False
+    log_level: str = "info"
+    uvicorn_log_level: str = "info"
+    disable_uvicorn_access_log: bool = False
+    disable_access_log_for_endpoints: tuple[str, ...] = ()
+    otlp_traces_endpoint: str | None = None
+    kv_events_config: Mapping[str, Any] | None = None
+    data_parallel_size: int = 1
+    device_ids: tuple[int, ...] = ()
+    revision: str | None = None
+    download_dir: str | None = None
+    numerics: str = "native"
+    dialect: str = "auto"
+    device: str = "auto"
+    load_format: str = "auto"
+    threads: int | None = None
+    allow_failed_verdicts: bool = False
+    dev_mode: bool = False
+    engine: EngineConfig = field(default_factory=lambda: EngineConfig(max_batched_tokens=512))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise ConfigError("port must be from 0 to 65535", found=str(self.port))
+        least = dict.fromkeys(("stream_interval", "data_parallel_size"), 1)
+        for name in ("max_logprobs", "shutdown_timeout", "sse_keep_alive_interval"):
+            least[name] = 0
+        for name in ("max_num_queued_reqs", "max_num_queued_tokens"):
+            least[name] = 0
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise ConfigError(f"{name} must be at least {smallest}", found=str(value))
+        if bool(self.ssl_keyfile) != bool(self.ssl_certfile):
+            raise ConfigError(
+                "TLS",
+                found="one of ssl_keyfile and ssl_certfile",
+                effect="connections could not be encrypted",
+                do="pass both",
+            )

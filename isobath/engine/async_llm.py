@@ -33,6 +33,7 @@ from isobath.engine.output import Completion, Output, Part, Top, joined
 from isobath.engine.process import EngineProcess, EngineSpec, Limits
 from isobath.engine.request import Event, Failed, Finished, Prompt, Request, checked_prompt
 from isobath.engine.sampling import SamplingParams
+from isobath.engine.statistics import EngineStatistics
 from isobath.errors import EngineDied, RequestError, RequestFailed
 from isobath.model.text import Text
 
@@ -86,11 +87,21 @@ class AsyncLLM:
         max_batched_tokens: int = 512,
         engine: EngineConfig | None = None,
     ) -> None:
-        self._folder = BUNDLED if path is None else Path(path)
+        folder = str(BUNDLED if path is None else path)
+        self._start(EngineSpec(folder, numerics, dialect, max_batched_tokens, engine))
+
+    @classmethod
+    def of(cls, spec: EngineSpec) -> AsyncLLM:
+        """Like the constructor, with everything that an engine's process can be told."""
+        llm = cls.__new__(cls)
+        llm._start(spec)
+        return llm
+
+    def _start(self, spec: EngineSpec) -> None:
+        self._folder = BUNDLED if spec.path is None else Path(spec.path)
         self._text: Text | None = None
         self._ids = count()
         self._boxes: dict[int, _Mailbox] = {}
-        spec = EngineSpec(str(self._folder), numerics, dialect, max_batched_tokens, engine)
         self.process = EngineProcess(spec, self._deliver)
         try:
             self.limits: Limits = self.process.ready()
@@ -109,6 +120,10 @@ class AsyncLLM:
     def alive(self) -> bool:
         """Whether the engine still takes requests."""
         return self.process.alive
+
+    def statistics(self) -> list[EngineStatistics]:
+        """What the engine last told about itself: a list of one."""
+        return [self.process.statistics]
 
     async def generate(
         self,
@@ -176,7 +191,7 @@ class AsyncLLM:
         if isinstance(event, Finished):
             del outputs[event.index]
             rest = output.finish()
-            whole = output.completion(event.reason, event.cached_tokens)
+            whole = output.completion(event)
             return Piece(event.index, joined(rest), completion=whole, parts=rest)
         if output.stopped:
             return None

@@ -114,11 +114,33 @@ def resolve(
         num_pages=pages,
         num_snapshots=snapshots,
         max_num_seqs=options.max_num_seqs,
-        context=config.max_position_embeddings,
+        context=_context(config, options, pages, source),
         page_bytes=page,
         nbytes=fixed + pages * page,
         source=source,
     )
+
+
+def _context(config: ModelConfig, options: EngineConfig, pages: int, source: str) -> int:
+    """Most tokens of one request."""
+    asked, held = options.max_model_len, pages * PAGE_TOKENS
+    if asked == "auto":
+        return min(config.max_position_embeddings, held)
+    if asked > config.max_position_embeddings:
+        raise ConfigError(
+            f"max_model_len={asked:,}",
+            found=f"the model was made for {config.max_position_embeddings:,} tokens",
+            effect="positions beyond that mean nothing to it",
+            do='lower max_model_len, or pass "auto"',
+        )
+    if asked > held:
+        raise ConfigError(
+            f"max_model_len={asked:,}",
+            found=f"caches that hold {held:,} tokens ({source})",
+            effect="a request of that length could never run",
+            do=f"lower max_model_len to {held:,} or max_num_seqs, or raise gpu_memory_utilization",
+        )
+    return asked
 
 
 def _fill(
@@ -126,7 +148,10 @@ def _fill(
 ) -> tuple[int, str]:
     """(pages that fit, why). size: (bytes besides pages, bytes of a page)."""
     fixed, page = size
-    most = options.max_num_seqs * pages_for(config.max_position_embeddings)
+    longest = config.max_position_embeddings
+    if isinstance(options.max_model_len, int):
+        longest = min(longest, options.max_model_len)
+    most = options.max_num_seqs * pages_for(longest)
     budget, source = _budget(options, device)
     if budget < fixed + page:
         raise ConfigError(

@@ -10,6 +10,7 @@ what it holds; an op that raises fails the requests of that step and no others.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
@@ -17,7 +18,7 @@ from itertools import count
 import torch
 
 from isobath.cache.pages import PageAllocator, SlotAllocator
-from isobath.cache.pool import allocate_pool, copy_slot
+from isobath.cache.pool import PAGE_TOKENS, allocate_pool, copy_slot
 from isobath.cache.prefix import PrefixCache
 from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.capacity import resolve
@@ -25,6 +26,7 @@ from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Seq
 from isobath.engine.runner import Runner
 from isobath.engine.sampling import Choice, Sampler, logprobs
 from isobath.engine.scheduler import Scheduled, Scheduler, Step
+from isobath.engine.statistics import Counters, EngineStatistics
 from isobath.errors import IsobathError
 from isobath.model.batch import Chunk
 from isobath.model.weights import ModelWeights
@@ -74,7 +76,9 @@ class Engine:
             max_batched_tokens=options.max_batched_tokens,
         )
         self.runner = Runner(config, weights, ops, self.pool, device, options)
+        self.counters = Counters()
         self._order = count()
+        self._now = 0.0  # when the last step's logits were there
         self._events: deque[Event] = deque()
         self.capacity.announce()
 
@@ -82,6 +86,24 @@ class Engine:
     def busy(self) -> bool:
         """Whether step() has anything to do or to tell."""
         return bool(self._events or self.scheduler.running or self.scheduler.waiting)
+
+    def statistics(self) -> EngineStatistics:
+        """What has been counted so far, and what is going on now."""
+        scheduler, counters = self.scheduler, self.counters
+        return EngineStatistics(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_cache_usage=scheduler.usage(),
+            prompt_tokens=counters.prompt_tokens,
+            generation_tokens=counters.generation_tokens,
+            preemptions=scheduler.num_preemptions,
+            prefix_queries=scheduler.prefix_queries,
+            prefix_hits=scheduler.prefix_hits,
+            step_tokens=tuple(counters.step_tokens),
+            computed_tokens=counters.computed_tokens,
+            num_pages=self.capacity.num_pages,
+            page_tokens=PAGE_TOKENS,
+        )
 
     def submit(self, request: Request) -> None:
         """Queue a request. One that could never run is answered by a Failed event."""
@@ -142,6 +164,8 @@ class Engine:
             parts.append((scheduled, slice(first, len(rows)), output.greedy[begin:end]))
             begin = end
         logits = output.on_host(rows)
+        self._now = time.monotonic()
+        self.counters.step(sum(s.count for s in step.scheduled))
         for scheduled, own, greedy in parts:
             self._advance(scheduled, logits[own], greedy)
 
@@ -170,6 +194,11 @@ class Engine:
 
     def _accept(self, sequence: Sequence, choice: Choice) -> None:
         params, request = sequence.request.params, sequence.request
+        if not sequence.first:
+            sequence.first = self._now
+            self.counters.prompt_tokens += sequence.prompt_len if sequence.index == 0 else 0
+        sequence.last = self._now
+        self.counters.generation_tokens += 1
         sequence.tokens.append(choice.token)
         self._events.append(
             Token(request.id, sequence.index, choice.token, choice.logprob, choice.top)
@@ -192,14 +221,14 @@ class Engine:
     def _add(self, request: Request, index: int) -> None:
         tokens = list(request.token_ids)
         sampler = Sampler(request.params, tokens, index, self.config.eos_token_id)
-        self.scheduler.add(
-            Sequence(request, index, next(self._order), sampler, tokens, len(tokens))
-        )
+        sequence = Sequence(request, index, next(self._order), sampler, tokens, len(tokens))
+        sequence.queued = time.monotonic()
+        self.scheduler.add(sequence)
 
     def _end(self, sequence: Sequence, reason: str) -> None:
         self.scheduler.remove(sequence)
-        request = sequence.request.id
-        self._events.append(Finished(request, sequence.index, reason, sequence.cached_tokens))
+        cached, times = sequence.cached_tokens, sequence.times
+        self._events.append(Finished(sequence.request.id, sequence.index, reason, cached, times))
 
     def _fail(self, step: Step, error: Exception) -> None:
         """End every request of a step that raised; what it left in the caches is never read."""

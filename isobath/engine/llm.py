@@ -9,6 +9,7 @@ print(done.text)
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,7 +37,7 @@ from isobath.ops.binding import bind_measured
 from isobath.ops.table import OpTable
 from isobath.ops.verdicts import saved_verdicts
 from isobath.plan import flash_config
-from isobath.target import Target, detect
+from isobath.target import Target, detect, device_memory
 
 _log = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parents[1] / "models" / "isobath_tiny"
@@ -52,7 +53,8 @@ class LLM:
     in chunks. engine: the rest of what the engine takes on at once. device: "cpu", "gpu", or
     "auto": a GPU if there is one. dummy: random weights of the config's shapes (of V4-Flash's if
     path is None) instead of a checkpoint's, for timing. ops: op -> backend, for ops that shall not
-    take the one that verdicts choose. Raises CheckpointError, ConfigError or BackendUnavailable.
+    take the one that verdicts choose. allow_failed_verdicts: run on a GPU although the doctor found
+    every backend of an op wrong there. Raises CheckpointError, ConfigError or BackendUnavailable.
 
     ops: the table that the model calls. choices: for each op the backend in it and why.
     """
@@ -68,6 +70,7 @@ class LLM:
         device: str = "auto",
         dummy: Dummy | None = None,
         ops: Mapping[str, str] | None = None,
+        allow_failed_verdicts: bool = False,
     ) -> None:
         if numerics not in ("native", "exact"):
             raise ConfigError(f"numerics={numerics!r}", found='known: "native", "exact"')
@@ -79,9 +82,10 @@ class LLM:
         self.numerics, self.dialect = numerics, self.target.dialect
         table, self.choices = bind_measured(
             self.target,
-            saved_verdicts(self.target),
+            saved_verdicts(self.target) if self.target.kind != "cpu" else (),
             batch_invariant=options.batch_invariant,
             overrides=ops,
+            allow_failed=allow_failed_verdicts,
         )
         self.ops = table
         if self.target.kind != "cpu":
@@ -219,7 +223,7 @@ class LLM:
         if isinstance(event, Finished):
             del outputs[key]
             rest = output.finish()
-            yield key[0], joined(rest), output.completion(event.reason, event.cached_tokens)
+            yield key[0], joined(rest), output.completion(event)
             return
         if not output.stopped:
             parts, stopped = output.add(event)
@@ -237,8 +241,9 @@ class LLM:
 def _loaded(
     folder: Path, numerics: str, target: Target, ops: OpTable
 ) -> tuple[ModelConfig, ModelWeights]:
-    with LoadProgress(folder.name) as progress:
-        return load(
+    start, (before, _) = time.monotonic(), device_memory(target.device)
+    with LoadProgress(f"Loading safetensors checkpoint shards, {folder.name}") as progress:
+        loaded = load(
             folder,
             numerics=numerics,
             dialect=target.dialect,
@@ -246,6 +251,10 @@ def _loaded(
             ops=ops,
             progress=progress,
         )
+    used = before - device_memory(target.device)[0]
+    seconds = time.monotonic() - start
+    _log.info("Loading weights took %.2f s, %.2f GiB of memory", seconds, max(0, used) / (1 << 30))
+    return loaded
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from isobath.engine.request import Prompt, Token
+from isobath.engine.request import Finished, Prompt, Token
 from isobath.engine.sampling import SamplingParams
+from isobath.engine.statistics import Times
 from isobath.model.text import Detokenizer, Text
 
 Top = tuple[tuple[int, float], ...]
@@ -27,7 +28,7 @@ class Completion:
     "abort". stop_reason: the stop text or stop token id that ended it. logprobs: a (log-probability
     of the token, best (id, logprob)) for each token, if asked for; prompt_logprobs likewise for
     each prompt token from the second on. cached_tokens: of the prompt that came from the prefix
-    cache.
+    cache. times: when things happened in the engine; no part of equality.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Completion:
     prompt_logprobs: list[tuple[float, Top]] = field(default_factory=list)
     cached_tokens: int = 0
     stop_reason: str | int | None = None
+    times: Times | None = field(default=None, compare=False)
 
 
 class Output:
@@ -100,19 +102,20 @@ class Output:
             self._held[last] = (number, piece + rest)
         return self._release(len(self._held))
 
-    def completion(self, reason: str, cached_tokens: int) -> Completion:
-        """The finished completion; call finish() first. reason: the engine's, which a stop text
-        overrules."""
+    def completion(self, finished: Finished) -> Completion:
+        """The finished completion; call finish() first. A stop text overrules the engine's
+        reason."""
         return Completion(
             "".join(self._text),
             self.token_ids,
             self.prompt,
-            "stop" if self.stopped else reason,
+            "stop" if self.stopped else finished.reason,
             self.index,
             self.logprobs,
             self.prompt_logprobs,
-            cached_tokens,
+            finished.cached_tokens,
             self._stop_reason,
+            finished.times,
         )
 
     def _take(self, pending: bool) -> tuple[tuple[Part, ...], bool]:

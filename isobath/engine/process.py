@@ -4,11 +4,13 @@
     limits = process.ready()                        # waits; raises what went wrong while loading
     process.submit(request)                         # events come to deliver(), a step's at a time
 
-What crosses are the records of engine/request.py: ints, floats and strings, never a tensor. The
-child loads the checkpoint itself. On either side one thread only reads the pipe, so neither ever
-waits for the other to read: a slow client holds up nobody. When the child dies, however it dies,
-every open request is answered by a Failed event and later ones are refused; when the parent dies,
-the child sees the end of the pipe and leaves at once, in the middle of a step or of loading.
+What crosses are the records of engine/request.py and engine/statistics.py: ints, floats and
+strings, never a tensor. The child loads the checkpoint itself. What it logs is logged here, so that
+one process decides what is shown and lines keep their order. On either side one thread only reads
+the pipe, so neither ever waits for the other to read: a slow client holds up nobody. When the child
+dies, however it dies, every open request is answered by a Failed event and later ones are refused;
+when the parent dies, the child sees the end of the pipe and leaves at once, in the middle of a step
+or of loading.
 
 The child is spawned, not forked, so a script that uses this needs the usual
 `if __name__ == "__main__":`.
@@ -16,23 +18,33 @@ The child is spawned, not forked, so a script that uses this needs the usual
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import Any
+
+import torch
 
 from isobath import errors
+from isobath.cache.pool import PAGE_TOKENS
 from isobath.config import EngineConfig
 from isobath.engine.engine import Engine
 from isobath.engine.llm import LLM
 from isobath.engine.request import Event, Failed, Finished, Request
+from isobath.engine.statistics import BoundOp, EngineFacts, EngineStatistics, Meter
 from isobath.errors import EngineDied, IsobathError
+from isobath.model.dummy import Dummy
+from isobath.ops.binding import refuse_failed
+from isobath.ops.verdicts import saved_verdicts
+from isobath.target import detect
 
 EXIT_SECONDS = 1.0
 """From the end of the pipe to the end of the process; a child that takes longer is killed."""
@@ -40,23 +52,33 @@ EXIT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What the child loads: the arguments of LLM."""
+    """What the child loads: the arguments of LLM. threads: of the CPU, None: as torch decides.
+    index: its place among replicas. banner: logged when the device is known, which replaces
+    {device} in it."""
 
     path: str | None
     numerics: str = "native"
     dialect: str = "auto"
     max_batched_tokens: int = 512
     engine: EngineConfig | None = None
+    device: str = "auto"
+    dummy: Dummy | None = None
+    allow_failed_verdicts: bool = False
+    threads: int | None = None
+    index: int = 0
+    banner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a prompt is checked against. context: most tokens of prompt and completion, by the model
-    and by what the cache holds. max_num_seqs: completions that run at once."""
+    and by what the cache holds. max_num_seqs: completions that run at once. facts: about the
+    engine, for people."""
 
     vocab_size: int
     context: int
     max_num_seqs: int
+    facts: EngineFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,15 @@ class _Stop:
     """Leave: now, or with drain when nothing is left to do."""
 
     drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """A record of the child's log."""
+
+    logger: str
+    level: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +131,7 @@ class EngineProcess:
         self._lock = threading.Lock()  # of what follows, and of sending
         self._open: dict[int, int] = {}  # request id -> completions that have not ended
         self._ended = ""  # why nothing more is taken
+        self.statistics = EngineStatistics(engine=spec.index)  # the latest
         self._reader = threading.Thread(target=self._read, name="engine events", daemon=True)
         self._reader.start()
 
@@ -160,18 +192,25 @@ class EngineProcess:
     def _read(self) -> None:
         """The reader thread: from the first message to the end of the process."""
         try:
-            first: Limits | _Unloaded = self._connection.recv()
-            if isinstance(first, _Unloaded):
-                self._limits.set_exception(_rebuilt(first))
-            else:
-                self._limits.set_result(first)
             while True:
-                if events := self._wanted(self._connection.recv()):
-                    self._deliver(events)
+                self._take(self._connection.recv())
         except (EOFError, OSError):
             pass  # the child is gone; OSError if it went while it was sending
         finally:
             self._end()
+
+    def _take(self, message: list[Event] | EngineStatistics | _Logged | Limits | _Unloaded) -> None:
+        if isinstance(message, list):
+            if events := self._wanted(message):
+                self._deliver(events)
+        elif isinstance(message, EngineStatistics):
+            self.statistics = message
+        elif isinstance(message, _Logged):
+            logging.getLogger(message.logger).log(message.level, "%s", message.text)
+        elif isinstance(message, _Unloaded):
+            self._limits.set_exception(_rebuilt(message))
+        else:
+            self._limits.set_result(message)
 
     def _wanted(self, events: list[Event]) -> list[Event]:
         """Those of open requests; keeps count of what is open."""
@@ -197,6 +236,7 @@ class EngineProcess:
             ]
             self._open.clear()
             self._connection.close()
+            self.statistics = replace(self.statistics, running=0, waiting=0, kv_cache_usage=0.0)
         if not self._limits.done():
             self._limits.set_exception(_died(self._ended))
         if failed:
@@ -217,28 +257,82 @@ def _rebuilt(message: _Unloaded) -> IsobathError:
     return kind(message.asked, found=message.found, effect=message.effect, do=message.do)
 
 
+class _Outbox(logging.Handler):
+    """The child's way out, for any of its threads; as a handler it sends what is logged."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection, self._sending = connection, threading.Lock()
+
+    def send(self, message: Any) -> None:
+        with self._sending:
+            self._connection.send(message)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # nobody is left to read it
+            self.send(_Logged(record.name, record.levelno, self.format(record)))
+
+
 def _main(connection: Connection, spec: EngineSpec) -> None:
     """The child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
     inbox: SimpleQueue[Request | _Abort | _Stop] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
+    outbox = _Outbox(connection)
+    log = logging.getLogger("isobath")
+    log.addHandler(outbox)
+    log.setLevel(logging.INFO)
     try:
-        llm = LLM(
-            spec.path,
-            numerics=spec.numerics,
-            dialect=spec.dialect,
-            max_batched_tokens=spec.max_batched_tokens,
-            engine=spec.engine,
-        )
+        llm = _loaded(spec, log)
         engine = llm.engine
     except IsobathError as error:
         parts = (error.asked, error.found, error.effect, error.do)
-        connection.send(_Unloaded(type(error).__name__, *parts))
+        outbox.send(_Unloaded(type(error).__name__, *parts))
         return
     capacity = engine.capacity
-    context = min(llm.config.max_position_embeddings, capacity.tokens)
-    connection.send(Limits(llm.config.vocab_size, context, capacity.max_num_seqs))
-    _serve(engine, inbox, connection)
+    vocab_size = llm.config.vocab_size
+    outbox.send(Limits(vocab_size, capacity.context, capacity.max_num_seqs, _facts(llm)))
+    _serve(engine, inbox, outbox, spec.index)
+
+
+def _loaded(spec: EngineSpec, log: logging.Logger) -> LLM:
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    target = detect(spec.device, spec.dialect)
+    if spec.banner:
+        device = f"{target.name} ({target.arch}, {target.memory_bytes / 1e9:.1f} GB)"
+        for line in spec.banner:
+            log.info("%s", line.replace("{device}", device))
+    if not spec.allow_failed_verdicts:
+        refuse_failed(target, saved_verdicts(target))
+    return LLM(
+        spec.path,
+        numerics=spec.numerics,
+        dialect=spec.dialect,
+        max_batched_tokens=spec.max_batched_tokens,
+        engine=spec.engine,
+        device=spec.device,
+        dummy=spec.dummy,
+        allow_failed_verdicts=spec.allow_failed_verdicts,
+    )
+
+
+def _facts(llm: LLM) -> EngineFacts:
+    target, capacity = llm.target, llm.engine.capacity
+    return EngineFacts(
+        device=target.name,
+        arch=target.arch,
+        dialect=llm.dialect.name,
+        numerics=llm.numerics,
+        num_pages=capacity.num_pages,
+        page_tokens=PAGE_TOKENS,
+        max_num_seqs=capacity.max_num_seqs,
+        cache_bytes=capacity.nbytes,
+        ops=tuple(
+            BoundOp(op, choice.backend, choice.reason, tuple(choice.rejected.items()))
+            for op, choice in llm.choices.items()
+        ),
+    )
 
 
 def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop]) -> None:
@@ -251,15 +345,18 @@ def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop
 
 
 def _serve(
-    engine: Engine, inbox: SimpleQueue[Request | _Abort | _Stop], connection: Connection
+    engine: Engine, inbox: SimpleQueue[Request | _Abort | _Stop], outbox: _Outbox, index: int
 ) -> None:
     """Run steps while there is work, wait while there is none, until told to stop."""
+    meter = Meter(lambda: replace(engine.statistics(), engine=index))
     draining = False
     while True:
+        if record := meter.reading(idle=not engine.busy):
+            outbox.send(record)
         while not inbox.empty() or not (engine.busy or draining):
             message = inbox.get()
             if isinstance(message, Request):
-                _submit(engine, message, connection)
+                _submit(engine, message, outbox)
             elif isinstance(message, _Abort):
                 engine.abort(message.request_id, message.index)
             elif message.drain:
@@ -269,13 +366,13 @@ def _serve(
         if not engine.busy:
             return
         if events := engine.step():
-            connection.send(events)
+            outbox.send(events)
 
 
-def _submit(engine: Engine, request: Request, connection: Connection) -> None:
+def _submit(engine: Engine, request: Request, outbox: _Outbox) -> None:
     """A request that cannot even be queued (a bias on an id beyond 64 bits, say) fails alone."""
     try:
         engine.submit(request)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        connection.send([Failed(request.id, text, "invalid_request")])
+        outbox.send([Failed(request.id, text, "invalid_request")])

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from isobath.engine.sampling import Sampler, SamplingParams
+from isobath.engine.statistics import Times
 from isobath.errors import RequestError
 
 
@@ -43,12 +44,13 @@ class Prompt:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A completion's end. reason: "stop" (end token), "length" or "abort". cached_tokens: how much
-    of the prompt came from the prefix cache."""
+    of the prompt came from the prefix cache. times: None for one that made no token."""
 
     request_id: int
     index: int
     reason: str
     cached_tokens: int = 0
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Sequence:
 
     tokens: prompt, then what was generated. computed: how many of them the caches hold. slot: its
     rings, 0 while it waits. pages: its compressed entries. keys: of its whole blocks so far.
-    order: place in first-come order, kept across preemption.
+    order: place in first-come order, kept across preemption. queued, scheduled, first, last: as in
+    Times, 0 before they happened.
     """
 
     request: Request
@@ -85,6 +88,14 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list)
     cached_tokens: int = 0
     preemptions: int = 0
+    queued: float = 0.0
+    scheduled: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+
+    @property
+    def times(self) -> Times | None:
+        return Times(self.queued, self.scheduled, self.first, self.last) if self.first else None
 
     @property
     def pending(self) -> int:

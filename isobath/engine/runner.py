@@ -74,7 +74,8 @@ class Runner:
         self.static = options.static_metadata
         parallel = options.parallel_branches and device.type == "cuda"
         self.aside: Aside = SideStream(device) if parallel else at_once
-        self.graphs = self._captured(device) if device.type == "cuda" else None
+        capture = device.type == "cuda" and not options.enforce_eager
+        self.graphs = self._captured(device) if capture else None
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> StepOutput:

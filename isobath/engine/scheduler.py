@@ -13,6 +13,7 @@ All bookkeeping is Python integers; no tensor is touched here.
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from dataclasses import dataclass
 
@@ -62,10 +63,18 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self.prefix_queries, self.prefix_hits = 0, 0
 
     def fits(self, num_tokens: int) -> bool:
         """Whether a sequence of that many tokens can run when it is alone."""
         return pages_for(num_tokens) <= self.pages.count - 1
+
+    def usage(self) -> float:
+        """Share of the pages that running sequences hold."""
+        held: set[int] = set()
+        for sequence in self.running:
+            held.update(sequence.pages)
+        return len(held) / max(1, self.pages.count - 1)
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence in line at the place its order gives it."""
@@ -137,10 +146,17 @@ class Scheduler:
             sequence.computed = hit.tokens
             step.restores.append((hit.snapshot, slot))
         if not sequence.preemptions:
-            sequence.cached_tokens = sequence.computed
+            self._note_start(sequence)
         insort(self.running, sequence, key=_order)
         self._put(sequence, self._chunk(sequence, step.budget), step)
         return True
+
+    def _note_start(self, sequence: Sequence) -> None:
+        """A sequence that was never here before is about to begin."""
+        sequence.scheduled, sequence.cached_tokens = time.monotonic(), sequence.computed
+        if self.prefixes is not None and not sequence.tells_prompt:
+            self.prefix_queries += len(sequence.tokens)
+            self.prefix_hits += sequence.computed
 
     def _match(self, sequence: Sequence) -> Hit | None:
         if self.prefixes is None or sequence.tells_prompt:

@@ -29,9 +29,9 @@ STEP_PERCENT = 5
 
 
 class LoadProgress:
-    """A progress callback and context manager: `with LoadProgress("model") as progress: ...`.
+    """A progress callback and context manager: `with LoadProgress("Loading m") as progress: ...`.
 
-    label: what is being loaded. stream: where to; a terminal gets the bar.
+    label: what is done, to what. stream: where to; a terminal gets the bar.
     """
 
     def __init__(self, label: str, stream: TextIO | None = None) -> None:
@@ -46,7 +46,7 @@ class LoadProgress:
         self._started = time.monotonic()
         if self._stream.isatty():
             self._bar = Progress(
-                TextColumn("loading {task.description}"),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 DownloadColumn(),
                 TransferSpeedColumn(),
@@ -81,7 +81,7 @@ class LoadProgress:
         self._printed_percent = percent
         rate = done_bytes / GB / max(time.monotonic() - self._started, 1e-6)
         print(
-            f"loading {self._label}: {percent} % ({done_bytes / GB:.1f} of "
+            f"{self._label}: {percent} % ({done_bytes / GB:.1f} of "
             f"{total_bytes / GB:.1f} GB, {rate:.2f} GB/s)",
             file=self._stream,
             flush=True,

@@ -9,6 +9,7 @@ another backend because one failed in a verdict that nobody asked about: the rea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import torch
 
@@ -16,7 +17,14 @@ from isobath.errors import BackendUnavailable, ConfigError
 from isobath.ops.contract import Backend, Op
 from isobath.ops.measure import Subject, expected, judge
 from isobath.ops.table import OpTable, bind, contract, table_names
-from isobath.ops.verdicts import Choice, Verdict, choose, of_this_machine
+from isobath.ops.verdicts import (
+    Choice,
+    Verdict,
+    choose,
+    failures,
+    of_this_machine,
+    source_hash,
+)
 from isobath.target import Target
 
 CHECKED_CASES = 2
@@ -29,11 +37,14 @@ def bind_measured(
     *,
     batch_invariant: bool = True,
     overrides: Mapping[str, str] | None = None,
+    allow_failed: bool = False,
 ) -> tuple[OpTable, dict[str, Choice]]:
     """The table for `target`, and for each op what was chosen and why.
 
-    overrides: op -> backend, bound without asking. Raises ConfigError when verdicts leave an op
-    without a backend, BackendUnavailable when it has none for this machine or none agrees.
+    overrides: op -> backend, bound without asking. allow_failed: an op that its verdicts leave
+    without a backend takes the first of its order that loads, instead of the ConfigError. Raises
+    ConfigError when verdicts leave an op without a backend, BackendUnavailable when it has none for
+    this machine or none agrees.
     """
     rows, by_hand = of_this_machine(verdicts, target), dict(overrides or {})
     choices = {}
@@ -44,8 +55,42 @@ def bind_measured(
         elif target.kind == "cpu":
             choices[name] = Choice("torch", "the CPU's backend", {})
         else:
-            choices[name] = _measured(op, rows, batch_invariant) or _checked(op, target)
+            try:
+                choices[name] = _measured(op, rows, batch_invariant) or _checked(op, target)
+            except ConfigError as error:
+                if not allow_failed:
+                    raise
+                choices[name] = _anyhow(op, error.found)
     return bind("reference", {name: c.backend for name, c in choices.items()}), choices
+
+
+def refuse_failed(target: Target, verdicts: Iterable[Verdict]) -> None:
+    """Raise ConfigError when the doctor found the CPU's backend of an op wrong here, on this
+    source. (On a GPU bind_measured refuses, since there is a choice.)"""
+    red = {}
+    for row in of_this_machine(verdicts, target):
+        op = contract(row.op) if row.op in table_names() else None
+        if op and row.backend == "torch" and row.source == source_hash(row.op):
+            red[row.op, row.case] = failures(row, op)
+    found = [f"{op} on case {case}: {why[0]}" for (op, case), why in red.items() if why]
+    if target.kind == "cpu" and found:
+        raise ConfigError(
+            "serve on this machine",
+            found=f"{len(found)} failed verdicts of the doctor: " + "; ".join(found[:3]),
+            effect="answers would be wrong, or depend on chance or on the batch",
+            do="isobath doctor --op " + found[0].split(" ")[0] + "; --allow-failed-verdicts "
+            "serves anyway",
+        )
+
+
+def _anyhow(op: Op, why: str) -> Choice:
+    """The first backend in the op's order that loads, although all have failed verdicts."""
+    for name in op.backends:
+        if name != "torch":
+            with suppress(BackendUnavailable):
+                op.backend(name)
+                return Choice(name, f"failed verdicts were allowed: {why}", {})
+    raise BackendUnavailable(f"{op.name}: no backend loads", found=why)
 
 
 def _measured(op: Op, rows: list[Verdict], batch_invariant: bool) -> Choice | None:

@@ -152,7 +152,7 @@ class Terminal(io.StringIO):
 
 
 def progress_text(stream: io.StringIO, total: int) -> str:
-    with LoadProgress("m", stream) as progress:
+    with LoadProgress("loading m", stream) as progress:
         for done in range(0, 1001):
             progress(total * done // 1000, total)
     return stream.getvalue()
