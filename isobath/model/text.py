@@ -8,7 +8,9 @@ how the vocabulary spells a byte as a character is GPT-2's table, rebuilt in _by
 
 from __future__ import annotations
 
+import json
 from codecs import utf_8_decode
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -16,6 +18,7 @@ from tokenizers import Tokenizer
 from isobath.errors import CorruptCheckpoint, RequestError
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+_NOTHING_ADDED: dict[str, object] = {"added_tokens": [], "post_processor": None}
 
 
 class Text:
@@ -54,6 +57,17 @@ class Text:
         with exactly one BOS, else just as it stands."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids if not bos or ids[:1] == [self.bos] else [self.bos, *ids]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of `text`, without a BOS; names of control tokens in it are ordinary text."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The tokenizer without its added tokens: `encode_special_tokens` would still find those
+        that are not marked as special, which are most of DeepSeek-V4's."""
+        return Tokenizer.from_str(json.dumps(json.loads(self._tokenizer.to_str()) | _NOTHING_ADDED))
 
     def decode(self, ids: list[int], *, skip_special: bool = True) -> str:
         """Text of `ids`, without BOS and EOS if skip_special; bytes that are no UTF-8 become

@@ -67,10 +67,12 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def import_ladder(root: Path) -> list[str]:
-    """A file imports only from lower rungs or from its own package."""
+    """A file imports only from lower rungs or from its own package. Models' files are data."""
     found = []
     for path, source in files(root, FACE):
         own = path.split("/")[1].removesuffix(".py")
+        if own == "models":
+            continue
         rung = FACE_RUNG + 0.5 if own == "__init__" else RUNGS.get(own)
         if rung is None:
             found.append(f"{path}: {own} has no rung on the ladder")
