@@ -203,6 +203,7 @@ class ServerConfig:
     sse_keep_alive_interval: float | None = None
     max_num_queued_reqs: int | None = None
     max_num_queued_tokens: int | None = None
+    max_body_bytes: int = 32 << 20
     shutdown_timeout: float = 30.0
     enable_request_id_headers: bool = False
     enable_log_requests: bool = False

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,8 @@ class Piece:
     index: which of the prompt's n. text: what has become certain, maybe nothing yet. token_ids:
     the new token, if any. logprobs: its (log-probability, best (id, logprob)), if asked for.
     completion: the whole, with the last piece only. parts: `text` by token, each token's once; a
-    token is held back as long as its text is not certain.
+    token is held back as long as its text is not certain. prompt_logprobs: of the prompt, with the
+    first token, if asked for.
     """
 
     index: int
@@ -54,6 +55,7 @@ class Piece:
     logprobs: tuple[tuple[float, Top], ...] = ()
     completion: Completion | None = None
     parts: tuple[Part, ...] = ()
+    prompt_logprobs: tuple[tuple[float, Top], ...] = ()
 
     @property
     def finish_reason(self) -> str | None:
@@ -152,6 +154,9 @@ class AsyncLLM:
                 box.wake.clear()
                 while outputs and box.events:
                     if piece := self._piece(box.events.popleft(), outputs):
+                        if _ends(piece, box.events):
+                            last = self._piece(box.events.popleft(), outputs)
+                            piece = _merged(piece, last)
                         yield piece
         finally:
             del self._boxes[request.id]
@@ -199,7 +204,8 @@ class AsyncLLM:
         if stopped:
             self.process.abort(event.request_id, event.index)  # its Finished will come
         logprobs = () if event.logprob is None else ((event.logprob, event.top),)
-        return Piece(event.index, joined(parts), (event.token_id,), logprobs, parts=parts)
+        prompt = tuple(output.prompt_logprobs) if len(output.token_ids) == 1 else ()
+        return Piece(event.index, joined(parts), (event.token_id,), logprobs, None, parts, prompt)
 
     def _deliver(self, events: list[Event]) -> None:
         """On the reader thread: put events where they belong, and wake each loop once."""
@@ -219,3 +225,20 @@ class AsyncLLM:
 def _wake(boxes: Iterable[_Mailbox]) -> None:
     for box in boxes:
         box.wake.set()
+
+
+def _ends(piece: Piece, events: deque[Event]) -> bool:
+    """Whether the next event says that this piece's completion has ended with it."""
+    following = events[0] if events else None
+    return isinstance(following, Finished) and following.index == piece.index
+
+
+def _merged(piece: Piece, last: Piece | None) -> Piece:
+    """A completion's last token and its end, as one."""
+    assert last is not None
+    return replace(
+        piece,
+        text=piece.text + last.text,
+        completion=last.completion,
+        parts=piece.parts + last.parts,
+    )

@@ -1,0 +1,60 @@
+"""/v1/completions over HTTP: what evaluation and benchmark clients send, and what they read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from isobath import AsyncLLM
+
+IDS = [0, 86, 87, 235, 5, 235, 3]
+
+
+def completed(http: httpx.Client, **body: Any) -> dict[str, Any]:
+    answer = http.post("/v1/completions", json={"max_tokens": 6, "temperature": 0} | body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def chunks(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
+    body = {"max_tokens": 6, "temperature": 0, "stream": True} | body
+    answer = http.post("/v1/completions", json=body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = answer.text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+
+def test_a_text_is_completed(http: httpx.Client) -> None:
+    answer = completed(http, prompt="The json module")
+    [choice] = answer["choices"]
+    assert choice["text"] and choice["finish_reason"] in ("length", "stop")
+    assert answer["usage"]["completion_tokens"] <= 6
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Hi", ["Hi"], IDS, [IDS]], ids=["text", "texts", "ids", "lists"]
+)
+def test_every_form_of_a_prompt_is_taken(http: httpx.Client, prompt: Any) -> None:
+    answer = completed(http, prompt=prompt, ignore_eos=True)
+    assert answer["usage"]["completion_tokens"] == 6
+
+
+def test_a_stream_joins_to_the_whole(http: httpx.Client) -> None:
+    asked = {"prompt": "The json module", "ignore_eos": True, "max_tokens": 20}
+    whole = completed(http, **asked)
+    told = chunks(http, **asked, stream_options={"include_usage": True})
+    assert "".join(c["text"] for one in told for c in one["choices"]) == whole["choices"][0]["text"]
+    assert told[-1]["choices"] == [] and told[-1]["usage"]["completion_tokens"] == 20
+    assert len(told) == 21  # a chunk for every token
+
+
+def test_models_and_health_answer(http: httpx.Client, llm: AsyncLLM) -> None:
+    assert http.get("/health").status_code == 200
+    [card] = http.get("/v1/models").json()["data"]
+    assert card["root"] and card["max_model_len"] == llm.limits.context
+    assert http.get("/v1/models/isobath-tiny").json() == card
+    assert http.get("/v1/models/nope").status_code == 404
