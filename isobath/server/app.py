@@ -14,12 +14,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from isobath import __version__
-from isobath.server import completions, errors, models
+from isobath.server import chat_completions, completions, errors, models
 from isobath.server.guard import Guard
 from isobath.server.state import ServerState
 
 ROUTERS: tuple[Callable[[ServerState], APIRouter], ...] = (
     completions.router,
+    chat_completions.router,
     models.router,
 )
 

@@ -28,6 +28,14 @@ def route_of(request: Request, body: GenerationFields | None = None) -> Route:
     return Route((body.session_id or body.prompt_cache_key) if body else None)
 
 
+def logprob_count(state: ServerState, count: int | None, param: str) -> int | None:
+    """`count`, if the server reports so many. Raises ApiError 400."""
+    most = state.config.max_logprobs
+    if count is not None and count > most:
+        raise invalid(f"{param} is {count}, and this server reports at most {most}", param)
+    return count
+
+
 def clamped(
     state: ServerState,
     ids: Sequence[int],

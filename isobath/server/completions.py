@@ -20,10 +20,11 @@ from isobath.engine.async_llm import Piece
 from isobath.engine.output import Completion
 from isobath.engine.sampling import SamplingParams
 from isobath.engine.structure_chat import structure_for_completion
-from isobath.server.asked import clamped, request_id, route_of
+from isobath.server.asked import clamped, logprob_count, request_id, route_of
 from isobath.server.cancel import unless_gone
 from isobath.server.completions_body import CompletionRequest, Prompt, prompts
 from isobath.server.errors import RESPONSES
+from isobath.server.fields import bounded_params
 from isobath.server.generation import Job, together
 from isobath.server.logprobs import Listing, Names, prompt_records
 from isobath.server.sse import DONE, Frames, respond
@@ -103,19 +104,18 @@ async def _prepared(state: ServerState, body: CompletionRequest) -> _Work:
     given = await prompts(body, backend.text, bos=bos)
     number = request_id(body.request_id, "cmpl")
     names = Names(backend.text, as_ids=bool(body.return_tokens_as_token_ids))
+    params = body.sampling(
+        state,
+        logprobs=logprob_count(state, body.logprobs, "logprobs"),
+        prompt_logprobs=logprob_count(state, _prompt_logprobs(body), "prompt_logprobs"),
+        structure=structure,
+    )
     asked = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     jobs, choices = [], []
     for place, prompt in enumerate(given):
         ids, most = clamped(state, prompt.ids, asked, body.truncate_prompt_tokens, "prompt")
         prompt = Prompt(ids, prompt.text if len(ids) == len(prompt.ids) else None)
-        params = body.sampling(
-            backend,
-            max(1, most),
-            logprobs=body.logprobs,
-            prompt_logprobs=_prompt_logprobs(body),
-            structure=structure,
-        )
-        jobs.append(Job(ids, params))
+        jobs.append(Job(ids, bounded_params(params, max(1, most))))
         choices += [
             _Choice(place * params.n + i, prompt, _listing(body, backend.text, names, params))
             for i in range(params.n)

@@ -8,14 +8,15 @@ numbers have explicit bounds: what passes here can be computed.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from isobath.engine.sampling import MAX_LOGPROBS, SamplingParams
 from isobath.engine.structure import Structure
-from isobath.server.backend import Backend
 from isobath.server.errors import invalid
+from isobath.server.state import ServerState
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -115,30 +116,36 @@ class GenerationFields(Lenient):
 
     def sampling(
         self,
-        backend: Backend,
-        max_tokens: int,
+        state: ServerState,
         *,
         logprobs: int | None,
         prompt_logprobs: int | None,
         structure: Structure | None = None,
     ) -> SamplingParams:
-        """What the engine is asked; ids out of the vocabulary are refused here."""
+        """What the engine is asked; ids out of the vocabulary are refused here. max_tokens is left
+        at the largest there is, since it depends on the prompt: see bounded_params()."""
         stop = self.stop or ()
+        vocab_size = state.engine.limits.vocab_size
+
+        def chosen(name: str, otherwise: Any) -> Any:
+            own = getattr(self, name)
+            return state.sampling_defaults.get(name, otherwise) if own is None else own
+
         return SamplingParams(
             n=_or(self.n, 1),
-            max_tokens=max_tokens,
-            min_tokens=min(_or(self.min_tokens, 0), max_tokens),
-            temperature=temperature(self.temperature),
-            top_k=max(0, _or(self.top_k, 0)),
-            top_p=_or(self.top_p, 1.0),
-            min_p=_or(self.min_p, 0.0),
+            max_tokens=MAX_TOKENS,
+            min_tokens=_or(self.min_tokens, 0),
+            temperature=temperature(chosen("temperature", 1.0)),
+            top_k=max(0, chosen("top_k", 0)),
+            top_p=chosen("top_p", 1.0),
+            min_p=chosen("min_p", 0.0),
             presence_penalty=_or(self.presence_penalty, 0.0),
             frequency_penalty=_or(self.frequency_penalty, 0.0),
-            repetition_penalty=_or(self.repetition_penalty, 1.0),
-            logit_bias=self._bias(backend.limits.vocab_size),
+            repetition_penalty=chosen("repetition_penalty", 1.0),
+            logit_bias=self._bias(vocab_size),
             seed=None if self.seed == -1 else self.seed,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            stop_token_ids=self._stop_ids(backend.limits.vocab_size),
+            stop_token_ids=self._stop_ids(vocab_size),
             ignore_eos=bool(self.ignore_eos),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
@@ -166,10 +173,14 @@ class GenerationFields(Lenient):
         return bias
 
 
-def temperature(asked: float | None) -> float:
-    """1 by default; 0 is greedy, and what is nearly 0 is lifted."""
-    if asked is None:
-        return 1.0
+def bounded_params(params: SamplingParams, max_tokens: int) -> SamplingParams:
+    """`params` for a prompt that leaves room for so many tokens."""
+    least = min(params.min_tokens, max_tokens)
+    return replace(params, max_tokens=max_tokens, min_tokens=least)
+
+
+def temperature(asked: float) -> float:
+    """0 is greedy, and what is nearly 0 is lifted."""
     return 0.0 if asked < GREEDY_BELOW else max(asked, LEAST_TEMPERATURE)
 
 

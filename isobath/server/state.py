@@ -6,9 +6,10 @@ All of it is used from one event loop.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from isobath.chat import ChatFormat, Replay
 from isobath.config import ServerConfig
@@ -78,12 +79,14 @@ class Names:
 
 @dataclass(eq=False, slots=True)
 class ServerState:
-    """See the module. metrics: None where nobody counts."""
+    """See the module. metrics: None where nobody counts. sampling_defaults: of temperature, top_p,
+    top_k, min_p and repetition_penalty, for requests that leave them out."""
 
     config: ServerConfig = field(default_factory=ServerConfig)
     backend: Backend | None = None
     chat: ChatFormat | None = None
     metrics: Counts | None = None
+    sampling_defaults: Mapping[str, Any] = field(default_factory=dict)
     replay: Replay = field(default_factory=Replay)
     load: Load = field(default_factory=Load)
 

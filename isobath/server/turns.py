@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from isobath.chat import Answer, Conversation, Delta, Machine, Tool
 from isobath.engine.async_llm import Piece
 from isobath.engine.sampling import SamplingParams
 from isobath.server.asked import clamped
 from isobath.server.backend import Route
+from isobath.server.fields import bounded_params
 from isobath.server.generation import Job, generate
 from isobath.server.state import ServerState
 
@@ -97,7 +98,7 @@ def prepare(state: ServerState, ask: Ask) -> Prepared:
     a thread then. Raises RequestError or ApiError."""
     rendered = state.chat_format.render(ask.conversation, state.replay)
     ids, most = clamped(state, rendered.token_ids, ask.max_tokens, ask.truncate, ask.param)
-    params = replace(ask.params, max_tokens=most, min_tokens=min(ask.params.min_tokens, most))
+    params = bounded_params(ask.params, most)
     tools = ask.conversation.tools if ask.calls else ()
     return Prepared(
         ids, params, ask.route, ask.conversation, tools, rendered.thinking, rendered.text

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from isobath import AsyncLLM, EngineConfig
+from isobath.chat import ChatFormat
 from isobath.config import ServerConfig
+from isobath.engine.llm import BUNDLED
 from isobath.server.state import ServerState
 from tests.support.http_server import Served, running
 
@@ -26,7 +28,8 @@ def llm() -> Iterator[AsyncLLM]:
 @pytest.fixture(scope="session")
 def server(llm: AsyncLLM) -> Iterator[Served]:
     """The server that everybody shares; leave its state as it is."""
-    with running(ServerState(ServerConfig(), llm)) as served:
+    chat = ChatFormat.load(BUNDLED, llm.text)
+    with running(ServerState(ServerConfig(), llm, chat)) as served:
         yield served
 
 
