@@ -14,7 +14,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from isobath import __version__
-from isobath.server import chat_completions, completions, errors, models
+from isobath.server import chat_completions, completions, errors, models, tokenizing
 from isobath.server.guard import Guard
 from isobath.server.state import ServerState
 
@@ -22,6 +22,7 @@ ROUTERS: tuple[Callable[[ServerState], APIRouter], ...] = (
     completions.router,
     chat_completions.router,
     models.router,
+    tokenizing.router,
 )
 
 __all__ = ["ROUTERS", "ServerState", "create_app"]

@@ -166,18 +166,22 @@ async def _frames(work: _Work) -> Frames:
             if work.body.usage_in_chunks:
                 tail = b',"usage":%b}\n\n' % _encode(work.usage())
             if chunks:
-                yield b"".join(b"data: %b[%b]%b" % (head, chunk, tail) for chunk in chunks)
+                yield b"".join(
+                    b"data: %b[%b]%b%b" % (head, chunk, facts, tail) for chunk, facts in chunks
+                )
     if work.body.include_usage:
         yield b'data: %b[],"usage":%b}\n\n' % (head, _encode(work.usage()))
     yield DONE
 
 
-def _chunks(work: _Work, voice: _Voice, index: int, end: Ended | None) -> list[bytes]:
-    """The choices of the chunks that say what `voice` has, and `end` if it is its last."""
+def _chunks(work: _Work, voice: _Voice, index: int, end: Ended | None) -> list[tuple[bytes, bytes]]:
+    """The chunks that say what `voice` has, and `end` if it is its last: (choice, more fields)."""
     told: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
     if not voice.begun:
         voice.begun = True
-        told.append({"delta": {"role": "assistant", "content": ""}} | _opening(work, voice))
+        facts = work.prompt_facts(voice.pieces)
+        told.append({"delta": {"role": "assistant", "content": ""}})
     told += [{"delta": delta} for delta in deltas_of(voice.deltas, reasoning=work.reasoning)]
     voice.deltas = []
     if end is not None:
@@ -190,9 +194,7 @@ def _chunks(work: _Work, voice: _Voice, index: int, end: Ended | None) -> list[b
         voice.pieces = []
     start = {"index": index}
     rest = {"logprobs": None, "finish_reason": None}
-    return [_encode(start | rest | choice) for choice in told]
-
-
-def _opening(work: _Work, voice: _Voice) -> dict[str, Any]:
-    """What the first chunk of a completion says beside the role."""
-    return work.prompt_facts(voice.pieces)
+    chunks = [(_encode(start | rest | choice), b"") for choice in told]
+    if facts:
+        chunks[0] = chunks[0][0], b"," + _encode(facts)[1:-1]
+    return chunks

@@ -37,7 +37,8 @@ def router(state: ServerState) -> APIRouter:
     async def retrieve_model(name: str) -> Response:
         return answer(card(state.models.resolve(name).name))
 
-    @routes.api_route("/health", methods=["GET", "HEAD"], responses=RESPONSES)
+    @routes.head("/health", include_in_schema=False)
+    @routes.get("/health", responses=RESPONSES)
     async def health() -> Response:
         alive = state.backend is not None and state.backend.alive
         return Response(status_code=200 if alive else 503)

@@ -58,3 +58,20 @@ def test_models_and_health_answer(http: httpx.Client, llm: AsyncLLM) -> None:
     assert card["root"] and card["max_model_len"] == llm.limits.context
     assert http.get("/v1/models/isobath-tiny").json() == card
     assert http.get("/v1/models/nope").status_code == 404
+
+
+def test_the_tokenizer_answers(http: httpx.Client, llm: AsyncLLM) -> None:
+    told = http.post("/tokenize", json={"prompt": "The json module"}).json()
+    assert told["tokens"] == llm.text.encode("The json module", bos=False)
+    assert told["count"] == len(told["tokens"]) and told["max_model_len"] == llm.limits.context
+    back = http.post("/detokenize", json={"tokens": told["tokens"]}).json()
+    assert back == {"prompt": "The json module"}
+    assert http.get("/tokenizer_info").json()["eos_token"]
+
+
+def test_a_conversation_is_tokenized_as_it_would_be_completed(http: httpx.Client) -> None:
+    body = {"messages": [{"role": "user", "content": "What is json?"}]}
+    tokens = http.post("/tokenize", json=body).json()["tokens"]
+    assert http.post("/v1/chat/completions/render", json=body).json()["token_ids"] == tokens
+    answer = http.post("/v1/chat/completions", json=body | {"max_tokens": 1}).json()
+    assert answer["usage"]["prompt_tokens"] == len(tokens)
