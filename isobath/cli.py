@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isobath.client import commands
+from isobath.config import ServerConfig
 from isobath.errors import IsobathError
+from isobath.server import command
+from isobath.server.flags import Note
 
 if TYPE_CHECKING:
     from isobath import LLM, Completion, SamplingParams
@@ -32,15 +36,35 @@ app = typer.Typer(
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
+
+def _serve(config: ServerConfig, notes: list[Note]) -> int:
+    """Serve until told to stop; the exit code."""
+    from isobath.server import lifecycle
+
+    return lifecycle.run(config, notes)
+
+
+command.register(app, _serve)
+commands.register(app)
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 Model = Annotated[
     Path | None, typer.Option(help="Folder of a checkpoint.", show_default="the bundled model")
 ]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def front(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Versions.")
+    ] = False,
 ) -> None:
     """Options that stand before the command; main() acts on --debug."""
 

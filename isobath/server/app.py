@@ -14,7 +14,15 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from isobath import __version__
-from isobath.server import chat_completions, completions, errors, models, tokenizing
+from isobath.server import (
+    chat_completions,
+    completions,
+    errors,
+    metrics,
+    models,
+    status,
+    tokenizing,
+)
 from isobath.server.guard import Guard
 from isobath.server.state import ServerState
 
@@ -23,6 +31,8 @@ ROUTERS: tuple[Callable[[ServerState], APIRouter], ...] = (
     chat_completions.router,
     models.router,
     tokenizing.router,
+    metrics.router,
+    status.router,
 )
 
 __all__ = ["ROUTERS", "ServerState", "create_app"]

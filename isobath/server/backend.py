@@ -9,6 +9,7 @@ from typing import Protocol
 from isobath.engine.async_llm import Piece
 from isobath.engine.process import Limits
 from isobath.engine.sampling import SamplingParams
+from isobath.engine.statistics import EngineStatistics
 from isobath.model.text import Text
 
 
@@ -33,4 +34,5 @@ class Backend(Protocol):
     def generate(
         self, prompt: Sequence[int], params: SamplingParams, route: Route | None = None
     ) -> AsyncGenerator[Piece, None]: ...
+    def statistics(self) -> list[EngineStatistics]: ...
     async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from isobath.chat import ChatFormat, Replay
 from isobath.config import ServerConfig
@@ -23,6 +23,7 @@ ALIASES = {
     "deepseek-reasoner": True,
 }
 """Names that are accepted beside the served ones, and the thinking mode that each implies."""
+Phase = Literal["loading", "ready", "draining"]
 BUNDLED_NAME = "isobath-tiny"
 
 
@@ -79,12 +80,14 @@ class Names:
 
 @dataclass(eq=False, slots=True)
 class ServerState:
-    """See the module. metrics: None where nobody counts. sampling_defaults: of temperature, top_p,
-    top_k, min_p and repetition_penalty, for requests that leave them out."""
+    """See the module. phase: gate.py turns requests away unless it is "ready". metrics: None where
+    nobody counts. sampling_defaults: of temperature, top_p, top_k, min_p and repetition_penalty,
+    for requests that leave them out."""
 
     config: ServerConfig = field(default_factory=ServerConfig)
     backend: Backend | None = None
     chat: ChatFormat | None = None
+    phase: Phase = "ready"
     metrics: Counts | None = None
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict)
     replay: Replay = field(default_factory=Replay)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from isobath.server.app import create_app
+from isobath.server.lifecycle import application
 from isobath.server.state import ServerState
 
 START_S = 30
@@ -45,7 +45,7 @@ def running(state: ServerState) -> Iterator[Served]:
     listener.bind(("127.0.0.1", 0))
     listener.listen(2048)
     config = uvicorn.Config(
-        create_app(state),
+        application(state),
         loop="uvloop",
         http="httptools",
         lifespan="off",

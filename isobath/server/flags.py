@@ -1,0 +1,332 @@
+"""The flags of `isobath serve`, one row each, and what they make of a ServerConfig.
+
+Names are vLLM's wherever it has one, so that a recipe runs with `vllm serve` replaced. A row names
+the field that the flag fills; a row without one is of a flag that recipes carry and isobath has
+nothing to do for: it is taken, and answered by one line that says why. Nothing here parses a
+command line (server/command.py does) or imports anything heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isobath.config import EngineConfig, ServerConfig, variable
+from isobath.errors import ConfigError
+
+SECRET = ("api_key", "hf_token")
+FP8_CACHES = ("auto", "fp8", "fp8_e4m3", "fp8_ds_mla")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """names: as typed. kind: int, float, str; bool is a switch, which with off has a name to turn
+    it off; list takes several values; dict takes JSON and dotted keys. field: of ServerConfig, or
+    "engine.x" of its EngineConfig; "": ignored, with `why` in the log, as a warning if `loud`."""
+
+    names: tuple[str, ...]
+    kind: type = str
+    field: str = ""
+    help: str = ""
+    panel: str = ""
+    off: str = ""
+    why: str = ""
+    loud: bool = False
+
+    @property
+    def key(self) -> str:
+        """The parameter's name."""
+        return self.names[0].lstrip("-").replace("-", "_")
+
+
+def _rows(panel: str, *rows: tuple[str, type, str, str]) -> tuple[Flag, ...]:
+    """(names, kind, field, help); a name after a slash turns a switch off."""
+    flags = []
+    for names, kind, name, text in rows:
+        on, _, off = names.partition("/")
+        flags.append(Flag(tuple(on.split()), kind, name, text, panel, off))
+    return tuple(flags)
+
+
+def _ignored(why: str, kind: type, names: str, *, loud: bool = False) -> tuple[Flag, ...]:
+    """Rows of flags that are accepted only. Switches may also be turned off."""
+    return tuple(
+        Flag((n,), kind, why=why, loud=loud, off=f"--no-{n[2:]}" if kind is bool else "")
+        for n in names.split()
+    )
+
+
+ADDRESS = _rows(
+    "Address",
+    ("--host", str, "host", "Address to listen on; 0.0.0.0 is every one."),
+    ("--port", int, "port", "0 is any free one."),
+    ("--uds", str, "uds", "Listen on this Unix socket instead."),
+    ("--root-path", str, "root_path", "Prefix that a proxy strips."),
+    ("--ssl-keyfile", str, "ssl_keyfile", "Key for TLS."),
+    ("--ssl-certfile", str, "ssl_certfile", "Certificate for TLS."),
+    ("--allowed-origins", list, "allowed_origins", "Web origins (CORS); * is every one."),
+    ("--api-key", list, "api_key", "Keys that clients may use; also ISOBATH_API_KEY."),
+    ("--shutdown-timeout", float, "shutdown_timeout", "Seconds for open requests at SIGTERM."),
+)
+MODEL = _rows(
+    "Model",
+    ("--served-model-name", list, "served_model_name", "What clients may call it."),
+    ("--revision", str, "revision", "Branch, tag or commit on the Hugging Face hub."),
+    ("--download-dir", str, "download_dir", "Where downloads are kept."),
+    ("--load-format", str, "load_format", "auto, or dummy: random weights."),
+    ("--max-model-len", str, "engine.max_model_len", "Tokens: 8192, 128k, 1M; auto or -1."),
+    ("--numerics", str, "numerics", "native, or exact: fp32 throughout."),
+    ("--dialect", str, "dialect", "FP8 in memory: auto, ocp or fnuz."),
+    ("--chat-format", str, "chat_format", "v4 or v4-0731, instead of the checkpoint's."),
+    ("--allow-failed-verdicts", bool, "allow_failed_verdicts", "Serve though doctor says no."),
+)
+ENGINE = _rows(
+    "Engine",
+    ("--data-parallel-size -dp", int, "data_parallel_size", "Engines, one a GPU."),
+    ("--device", str, "device", "auto, gpu or cpu."),
+    ("--device-ids", list, "device_ids", "GPUs to use, such as 0,1."),
+    ("--threads", int, "threads", "CPU threads of an engine."),
+    ("--max-num-seqs", int, "engine.max_num_seqs", "Sequences that run at once."),
+    ("--max-num-batched-tokens", int, "engine.max_batched_tokens", "Tokens of a step."),
+    ("--gpu-memory-utilization", float, "engine.gpu_memory_utilization", "Share to fill."),
+    ("--kv-cache-memory-bytes", int, "engine.cache_bytes", "For caches, instead of a share."),
+    ("--num-gpu-blocks-override", int, "engine.num_pages", "Pages of the cache."),
+    (
+        "--enable-prefix-caching/--no-enable-prefix-caching",
+        bool,
+        "engine.prefix_caching",
+        "Start prompts from cached blocks.",
+    ),
+    ("--enforce-eager", bool, "engine.enforce_eager", "Capture no graphs."),
+)
+REQUESTS = _rows(
+    "Requests",
+    ("--default-chat-template-kwargs", dict, "default_chat_template_kwargs", "JSON."),
+    ("--completions-add-bos", bool, "completions_add_bos", "Begin text prompts with BOS."),
+    ("--sanitize-user-text", bool, "sanitize_user_text", "No control tokens from users' text."),
+    ("--max-logprobs", int, "max_logprobs", "Most that a request may ask for."),
+    ("--generation-config", str, "generation_config", "auto: the checkpoint's; vllm: none."),
+    ("--override-generation-config", dict, "override_generation_config", "JSON."),
+    ("--stream-interval", int, "stream_interval", "Tokens a chunk."),
+    ("--sse-keep-alive-interval", float, "sse_keep_alive_interval", "Seconds; 0 is never."),
+    ("--max-num-queued-reqs", int, "max_num_queued_reqs", "Waiting; more are refused."),
+    ("--max-num-queued-tokens", int, "max_num_queued_tokens", "Waiting; more are refused."),
+    ("--enable-request-id-headers", bool, "enable_request_id_headers", "Answer X-Request-Id."),
+    ("--enable-server-dev-mode", bool, "dev_mode", "Also /reset_prefix_cache."),
+)
+LOGS = _rows(
+    "Logs",
+    ("--log-level", str, "log_level", "debug, info, warning or error."),
+    ("--enable-log-requests/--no-enable-log-requests", bool, "enable_log_requests", "With text."),
+    ("--enable-log-outputs", bool, "enable_log_outputs", "With the answer's text."),
+    ("--disable-log-stats", bool, "disable_log_stats", "No line every ten seconds."),
+    ("--uvicorn-log-level", str, "uvicorn_log_level", "Of the HTTP server."),
+    ("--disable-uvicorn-access-log", bool, "disable_uvicorn_access_log", "No line a request."),
+    (
+        "--disable-access-log-for-endpoints",
+        list,
+        "disable_access_log_for_endpoints",
+        "Paths without one, such as /health,/metrics.",
+    ),
+    ("--otlp-traces-endpoint", str, "otlp_traces_endpoint", "Send OpenTelemetry traces there."),
+)
+CHECKED = (
+    Flag(("--tensor-parallel-size", "-tp"), int, help="Only 1.", panel="Engine"),
+    Flag(("--pipeline-parallel-size", "-pp"), int, help="Only 1.", panel="Engine"),
+    Flag(("--dtype",), help="auto or bfloat16.", panel="Model"),
+    Flag(("--kv-cache-dtype",), help="auto or fp8.", panel="Engine"),
+    Flag(("--no-thinking",), bool, help="Chat without reasoning by default.", panel="Requests"),
+)
+"""What config_of looks at itself."""
+
+IGNORED = (
+    *_ignored("the checkpoint decides", bool, "--trust-remote-code --enable-auto-tool-choice"),
+    *_ignored(
+        "the checkpoint decides",
+        str,
+        "--tokenizer --tokenizer-mode --tool-call-parser --reasoning-parser --quantization "
+        "--chat-template --chat-template-content-format --config-format --hf-config-path",
+    ),
+    *_ignored("the checkpoint decides", dict, "--hf-overrides --reasoning-config"),
+    *_ignored(
+        "kernels are chosen by the doctor's verdicts",
+        str,
+        "--moe-backend --attention-backend --linear-backend --performance-mode",
+    ),
+    *_ignored("kernels are chosen by the doctor's verdicts", bool, "--enable-flashinfer-autotune"),
+    *_ignored(
+        "kernels are chosen by the doctor's verdicts", dict, "--attention-config --kernel-config"
+    ),
+    *_ignored(
+        "decode graphs are captured for every size that can occur",
+        list,
+        "--cudagraph-capture-sizes",
+    ),
+    *_ignored(
+        "decode graphs are captured for every size that can occur",
+        int,
+        "--max-cudagraph-capture-size --max-seq-len-to-capture",
+    ),
+    *_ignored(
+        "decode graphs are captured for every size that can occur", dict, "--compilation-config"
+    ),
+    *_ignored("pages have one size", int, "--block-size"),
+    *_ignored("pages have one size", bool, "--disable-hybrid-kv-cache-manager"),
+    *_ignored("pages have one size", str, "--prefix-caching-hash-algo --mamba-cache-mode"),
+    *_ignored("each engine is one process", str, "--distributed-executor-backend"),
+    *_ignored("each engine is one process", int, "--api-server-count --data-parallel-size-local"),
+    *_ignored("each engine is one process", bool, "--disable-frontend-multiprocessing"),
+    *_ignored(
+        "each GPU holds all experts", bool, "--enable-expert-parallel --enable-eplb --enable-dbo"
+    ),
+    *_ignored("each GPU holds all experts", str, "--all2all-backend --expert-placement-strategy"),
+    *_ignored("it is always so", bool, "--async-scheduling --enable-chunked-prefill"),
+    *_ignored("it is always so", bool, "--enable-prompt-tokens-details --language-model-only"),
+    *_ignored("requests are logged without their text", bool, "--disable-log-requests"),
+    *_ignored("a request draws by its own seed", int, "--seed"),
+    *_ignored("weights are read in one way", str, "--safetensors-load-strategy"),
+    *_ignored("weights are read in one way", dict, "--model-loader-extra-config"),
+    *_ignored("nothing is swapped", float, "--swap-space --cpu-offload-gb"),
+    *_ignored(
+        "not built: tokens are generated one by one", dict, "--speculative-config", loud=True
+    ),
+    *_ignored("not built", dict, "--kv-events-config --kv-transfer-config", loud=True),
+    *_ignored("meant for another platform", dict, "--additional-config", loud=True),
+)
+FLAGS = (*ADDRESS, *MODEL, *ENGINE, *REQUESTS, *LOGS, *CHECKED, *IGNORED)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is to be said about a flag that was accepted."""
+
+    level: int
+    text: str
+
+
+def config_of(given: Mapping[str, Any]) -> tuple[ServerConfig, list[Note]]:
+    """The configuration that flags, by Flag.key, ask for, and what to say about the others. None
+    and empty lists count as not given. Raises ConfigError."""
+    given = {key: value for key, value in given.items() if value not in (None, [], ())}
+    _check(given)
+    server: dict[str, Any] = {"model": given["model"]} if "model" in given else {}
+    engine: dict[str, Any] = {}
+    notes = []
+    for flag in FLAGS:
+        if flag.key not in given or flag in CHECKED:
+            continue
+        if not flag.field:
+            level = logging.WARNING if flag.loud else logging.INFO
+            notes.append(Note(level, f"{flag.names[0]} is ignored: {flag.why}"))
+            continue
+        value = _value(flag, given[flag.key])
+        target = engine if flag.field.startswith("engine.") else server
+        target[flag.field.removeprefix("engine.")] = value
+    if given.get("no_thinking"):
+        kwargs = server.get("default_chat_template_kwargs", {})
+        server["default_chat_template_kwargs"] = {"thinking": False} | kwargs
+    if key := variable("ISOBATH_API_KEY", ""):
+        server.setdefault("api_key", (key,))
+    engine.setdefault("max_batched_tokens", max(512, engine.get("max_num_seqs", 0)))
+    return ServerConfig(**server, engine=EngineConfig(**engine)), notes
+
+
+def tokens(text: str) -> int | str:
+    """ "8192", "128k" (131,072), "1M" (1,048,576), "2.5k"; "auto" and "-1" are "auto"."""
+    if text in ("auto", "-1"):
+        return "auto"
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip().replace(",", ""))
+    if not match:
+        raise ConfigError(
+            f"--max-model-len {text}", found="no number of tokens", do="write 8192, 128k, 1M, auto"
+        )
+    return int(float(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
+
+
+def not_default(config: ServerConfig) -> dict[str, Any]:
+    """The fields that differ from their defaults, secrets blacked out, for the log."""
+    plain, found = ServerConfig(), {}
+    for name in ServerConfig.__dataclass_fields__:
+        value = getattr(config, name)
+        if name == "engine":
+            for part in EngineConfig.__dataclass_fields__:
+                if getattr(value, part) != getattr(plain.engine, part):
+                    found[part] = getattr(value, part)
+        elif value != getattr(plain, name):
+            found[name] = "***" if name in SECRET else value
+    return found
+
+
+def _value(flag: Flag, value: Any) -> Any:
+    if flag.key == "max_model_len":
+        return tokens(value)
+    if flag.kind is dict:
+        return merged(flag, value)
+    if flag.kind is not list:
+        return value
+    parts = [part for text in value for part in _parts(text)]
+    if flag.key != "device_ids":
+        return tuple(parts)
+    try:
+        return tuple(int(part) for part in parts)
+    except ValueError as error:
+        raise ConfigError("--device-ids", found=str(error), do="write them as 0,1") from None
+
+
+def _parts(text: str) -> list[str]:
+    """One value of a list flag: itself, a JSON list, or several with commas."""
+    if text.startswith("["):
+        return [str(item) for item in _json("a list", text)]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def merged(flag: Flag, texts: Iterable[str]) -> dict[str, Any]:
+    """JSON objects laid over each other, inner ones too."""
+    whole: dict[str, Any] = {}
+    for text in texts:
+        part = _json(flag.names[0], text)
+        if not isinstance(part, dict):
+            raise ConfigError(f"{flag.names[0]} {text}", found="JSON, but not an object")
+        _lay(whole, part)
+    return whole
+
+
+def _lay(under: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(under.get(key), dict):
+            _lay(under[key], value)
+        else:
+            under[key] = value
+
+
+def _json(what: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{what} {text}", found=f"not JSON: {error}") from None
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse what would have to mean something that is not built."""
+    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        if given.get(key, 1) != 1:
+            count = given[key]
+            raise ConfigError(
+                f"--{key.replace('_', '-')} {count}",
+                found="isobath runs an engine on one GPU; splitting a model is not built",
+                effect=f"{count - 1} GPUs would stay idle",
+                do=f"--data-parallel-size {count}: an engine on each GPU, if the model fits one "
+                "(isobath plan says)",
+            )
+    choices = {"dtype": ("auto", "bfloat16"), "kv_cache_dtype": FP8_CACHES}
+    for key, known in choices.items():
+        if given.get(key, "auto") not in known:
+            raise ConfigError(
+                f"--{key.replace('_', '-')} {given[key]}",
+                found="known: " + ", ".join(known),
+                do="leave it out; --numerics exact computes and caches in float32",
+            )

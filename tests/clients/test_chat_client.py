@@ -1,0 +1,148 @@
+"""`isobath chat` against the real server: what is sent, what is shown, what Ctrl-C does."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+
+from isobath.client.chat import Conversation, talk
+from isobath.client.connection import Answer, Connection, ServerRefused
+from tests.support.http_server import Served, until
+
+
+class Screen(Console):
+    """A terminal that can be read. interrupt_after: parts of an answer after which Ctrl-C comes."""
+
+    def __init__(self) -> None:
+        self.shown = io.StringIO()
+        super().__init__(file=self.shown, width=100, force_terminal=False)
+
+    @property
+    def text(self) -> str:
+        return self.shown.getvalue()
+
+
+@pytest.fixture
+def connection(server: Served) -> Iterator[Connection]:
+    connection = Connection(server.url)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def chat(connection: Connection) -> Conversation:
+    return Conversation(connection, Screen(), system_prompt="Be brief.", stats=True)
+
+
+def shown(chat: Conversation) -> str:
+    assert isinstance(chat.console, Screen)
+    return chat.console.text
+
+
+def test_an_answer_is_shown_remembered_and_measured(chat: Conversation) -> None:
+    chat.kwargs = {"thinking": False}
+    answer = chat.say("What does the json module do?")
+    assert answer.finish_reason in ("stop", "length") and answer.tokens > 0
+    assert answer.content.strip() in shown(chat)
+    assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
+    pattern = (
+        r"\d+ prompt tokens \(\d+ cached\), \d+ tokens(, [\d.]+ tokens/s)?, first after [\d.]+ s"
+    )
+    assert re.search(pattern, shown(chat).replace("\n", " "))
+
+
+def test_a_script_of_lines_is_followed_until_quit(chat: Conversation, tmp_path: Path) -> None:
+    file = tmp_path / "text"
+    file.write_text("The difflib module")
+    lines = iter(["/nothink", f"/read {file}", "/read /nowhere", "/what", "", "/quit", "never"])
+    talk(chat, lambda _: next(lines))
+    assert list(lines) == ["never"]
+    users = [m["content"] for m in chat.messages if m["role"] == "user"]
+    assert users == ["The difflib module"]
+    assert "No such file" in shown(chat) and "/think-max" in shown(chat)
+
+
+@pytest.mark.parametrize(
+    ("command", "kwargs"),
+    [
+        ("/think", {"thinking": True}),
+        ("/nothink", {"thinking": False}),
+        ("/think-max", {"thinking": True, "reasoning_effort": "max"}),
+    ],
+)
+def test_modes_are_what_the_next_request_asks_for(
+    chat: Conversation, command: str, kwargs: dict[str, object]
+) -> None:
+    assert chat.take(command) and chat.kwargs == kwargs
+
+
+def test_ctrl_c_stops_the_answer_in_the_engine_and_nothing_else(
+    chat: Conversation, server: Served
+) -> None:
+    real = chat.console.print
+    seen = []
+
+    def interrupted(*args: object, **more: object) -> None:
+        seen.append(args)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        real(*args, **more)  # type: ignore[arg-type]
+
+    chat.console.print = interrupted  # type: ignore[method-assign]
+    chat.kwargs = {"thinking": False}
+    chat.say("The json module, at length")
+    chat.console.print = real  # type: ignore[method-assign]
+    backend = server.state.backend
+    assert backend is not None
+    until(lambda: backend.statistics()[0].idle, 10)
+    assert "stopped" in shown(chat)
+    assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
+    assert chat.say("And now?").finish_reason
+
+
+def test_ctrl_c_at_the_prompt_and_the_end_of_input(chat: Conversation) -> None:
+    inputs = iter([KeyboardInterrupt, EOFError])
+
+    def read(_: str) -> str:
+        raise next(inputs)
+
+    talk(chat, read)
+    assert "/quit leaves" in shown(chat)
+
+
+def test_refusals_are_told_and_the_question_is_taken_back(chat: Conversation) -> None:
+    refused = Connection("http://127.0.0.1:9", model="m")
+    broken = Conversation(refused, Screen())
+    broken.say("hello")
+    assert broken.messages == [] and "isobath serve" in shown(broken)
+    assert chat.connection.model == "isobath-tiny"
+    with pytest.raises(ServerRefused, match="404"):
+        wrong = Connection(str(chat.connection._http.base_url), model="nobody")
+        list(wrong.stream([{"role": "user", "content": "x"}], {}, Answer()))
+
+
+def test_reasoning_under_either_name_is_shown_apart(chat: Conversation) -> None:
+    lines = [
+        'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
+        ": comment",
+        'data: {"choices":[{"delta":{"reasoning":"so"}}]}',
+        'data: {"choices":[{"delta":{"reasoning_content":" it is"}}]}',
+        'data: {"choices":[{"delta":{"content":"yes"},"finish_reason":"stop"}]}',
+        'data: {"choices":[],"usage":{"completion_tokens":4,"prompt_tokens":9}}',
+        "data: [DONE]",
+    ]
+    answers = httpx.MockTransport(lambda _: httpx.Response(200, text="\n\n".join(lines)))
+    other = Connection("http://x", model="m")
+    other._http = httpx.Client(transport=answers, base_url="http://x/v1")
+    conversation = Conversation(other, Screen())
+    before = time.monotonic()
+    answer = conversation.say("?")
+    assert (answer.reasoning, answer.content, answer.tokens) == ("so it is", "yes", 4)
+    assert "so it is\n\nyes" in shown(conversation) and answer.sent >= before
