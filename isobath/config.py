@@ -53,6 +53,18 @@ def cache_folder() -> Path:
     return Path(variable("ISOBATH_CACHE", str(Path(base) / "isobath")))
 
 
+def see_only_gpu(index: int) -> None:
+    """Hide all GPUs from this process but the index-th of those that it may see so far. To be
+    called before torch first looks for one; nothing of another GPU's memory is touched then."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        seen = os.environ.get(name, "").split(",")
+        if seen != [""]:
+            # an index that is not there leaves no GPU, of which target.py knows what to say
+            os.environ[name] = seen[index].strip() if index < len(seen) else ""
+        elif name == "CUDA_VISIBLE_DEVICES":  # torch reads it for AMD GPUs, too
+            os.environ[name] = str(index)
+
+
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
     """theta: base on window-only layers. compress_theta: base on layers with a compressor, to which

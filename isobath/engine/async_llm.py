@@ -99,17 +99,33 @@ class AsyncLLM:
         llm._start(spec)
         return llm
 
-    def _start(self, spec: EngineSpec) -> None:
-        self._folder = BUNDLED if spec.path is None else Path(spec.path)
-        self._text: Text | None = None
-        self._ids = count()
-        self._boxes: dict[int, _Mailbox] = {}
-        self.process = EngineProcess(spec, self._deliver)
+    @classmethod
+    def started(cls, spec: EngineSpec, text: Text) -> AsyncLLM:
+        """Like of(), but without waiting: load() does. text: the checkpoint's, to be shared."""
+        llm = cls.__new__(cls)
+        llm._begin(spec)
+        llm._text = text
+        return llm
+
+    def load(self) -> None:
+        """Wait until the checkpoint is loaded, for an object that started() made. Raises what the
+        constructor would have raised; the process has ended then."""
         try:
             self.limits: Limits = self.process.ready()
         except BaseException:
             self.process.close(timeout=0)
             raise
+
+    def _start(self, spec: EngineSpec) -> None:
+        self._begin(spec)
+        self.load()
+
+    def _begin(self, spec: EngineSpec) -> None:
+        self._folder = BUNDLED if spec.path is None else Path(spec.path)
+        self._text: Text | None = None
+        self._ids = count()
+        self._boxes: dict[int, _Mailbox] = {}
+        self.process = EngineProcess(spec, self._deliver)
 
     @property
     def text(self) -> Text:

@@ -35,7 +35,7 @@ import torch
 
 from isobath import errors
 from isobath.cache.pool import PAGE_TOKENS
-from isobath.config import EngineConfig
+from isobath.config import EngineConfig, see_only_gpu
 from isobath.engine.engine import Engine
 from isobath.engine.llm import LLM
 from isobath.engine.request import Event, Failed, Finished, Request
@@ -52,9 +52,9 @@ EXIT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What the child loads: the arguments of LLM. threads: of the CPU, None: as torch decides.
-    index: its place among replicas. banner: (level, line) to log when the device is known, which
-    replaces {device} in it."""
+    """What the child loads: the arguments of LLM. device: also "gpu:<n>", the nth of those that it
+    may see, from 0. threads: of the CPU, None: as torch decides. index: its place among replicas.
+    banner: (level, line) to log when the device is known, which replaces {device} in it."""
 
     path: str | None
     numerics: str = "native"
@@ -184,6 +184,10 @@ class EngineProcess:
             self._process.kill()
             self._reader.join()
 
+    def wait(self) -> None:
+        """Until the process has ended, for whatever reason, and its requests have been answered."""
+        self._reader.join()
+
     def _send(self, message: _Abort | _Stop) -> None:
         """Send unless the child is gone, which the reader notices and tells. Needs the lock."""
         with suppress(OSError):
@@ -298,11 +302,15 @@ def _main(connection: Connection, spec: EngineSpec) -> None:
 def _loaded(spec: EngineSpec, log: logging.Logger) -> LLM:
     if spec.threads:
         torch.set_num_threads(spec.threads)
-    target = detect(spec.device, spec.dialect)
+    device = spec.device
+    if device.startswith("gpu:"):
+        see_only_gpu(int(device.removeprefix("gpu:")))
+        device = "gpu"
+    target = detect(device, spec.dialect)
     if spec.banner:
-        device = f"{target.name} ({target.arch}, {target.memory_bytes / 1e9:.1f} GB)"
+        name = f"{target.name} ({target.arch}, {target.memory_bytes / 1e9:.1f} GB)"
         for level, line in spec.banner:
-            log.log(level, "%s", line.replace("{device}", device))
+            log.log(level, "%s", line.replace("{device}", name))
     if not spec.allow_failed_verdicts:
         refuse_failed(target, saved_verdicts(target))
     return LLM(
@@ -311,7 +319,7 @@ def _loaded(spec: EngineSpec, log: logging.Logger) -> LLM:
         dialect=spec.dialect,
         max_batched_tokens=spec.max_batched_tokens,
         engine=spec.engine,
-        device=spec.device,
+        device=device,
         dummy=spec.dummy,
         allow_failed_verdicts=spec.allow_failed_verdicts,
     )

@@ -100,6 +100,61 @@ def pool(
 
 
 @triton.jit
+def put_entry(
+    x,
+    entry,
+    cache_row,
+    norm_ptr,
+    cos_sin_ptr,
+    bytes_ptr,
+    eps,
+    DTYPE: tl.constexpr,
+    ROPE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    NOPE: tl.constexpr,
+    GROUP: tl.constexpr,
+    NUM_SCALES: tl.constexpr,
+    SCALE_BYTES: tl.constexpr,
+    ROPE_OFFSET: tl.constexpr,
+    SCALE_OFFSET: tl.constexpr,
+    ROW_BYTES: tl.constexpr,
+    PLAIN: tl.constexpr,
+    QUANT_MAX: tl.constexpr,
+    FP8: tl.constexpr,
+):
+    """Norm, rotate, quantise and store what pool() made of a window: float32 [WIDTH]."""
+    x = x.to(DTYPE).to(tl.float32)
+    x = x * rms_scale(x, WIDTH, eps) * load_row(norm_ptr, WIDTH, WIDTH)
+    x = rotate_row(x, cos_sin_ptr + entry * ROPE, WIDTH, ROPE)
+    put_row(
+        bytes_ptr, cache_row, x.to(DTYPE).to(tl.float32), WIDTH, NOPE, GROUP, NUM_SCALES,
+        SCALE_BYTES, ROPE_OFFSET, SCALE_OFFSET, ROW_BYTES, PLAIN, QUANT_MAX, FP8,
+    )  # fmt: skip
+
+
+@triton.jit
+def keep_one(
+    kept,
+    fresh_ptr,
+    ape_ptr,
+    state_ptr,
+    positions_ptr,
+    keep_tokens_ptr,
+    keep_rows_ptr,
+    fresh_stride,
+    RATIO: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """keep_token() of the pair `kept` (int64), unless it is padding."""
+    token = tl.load(keep_tokens_ptr + kept)
+    if token >= 0:
+        row = tl.load(keep_rows_ptr + kept)
+        keep_token(
+            fresh_ptr, ape_ptr, state_ptr, positions_ptr, token, row, fresh_stride, RATIO, CHANNELS
+        )  # fmt: skip
+
+
+@triton.jit
 def compress_step(
     program,
     pooled_ptr,
@@ -149,19 +204,13 @@ def compress_step(
                     fresh_ptr, ape_ptr, state_ptr, positions_ptr, pool_rows_ptr + entry * COUNT,
                     fresh_stride, PLACES, COUNT, RATIO, CHANNELS, WIDTH, 0, WIDTH,
                 )  # fmt: skip
-            x = x.to(DTYPE).to(tl.float32)
-            x = x * rms_scale(x, WIDTH, eps) * load_row(norm_ptr, WIDTH, WIDTH)
-            x = rotate_row(x, cos_sin_ptr + entry * ROPE, WIDTH, ROPE)
-            put_row(
-                bytes_ptr, cache_row, x.to(DTYPE).to(tl.float32), WIDTH, NOPE, GROUP, NUM_SCALES,
-                SCALE_BYTES, ROPE_OFFSET, SCALE_OFFSET, ROW_BYTES, PLAIN, QUANT_MAX, FP8,
+            put_entry(
+                x, entry, cache_row, norm_ptr, cos_sin_ptr, bytes_ptr, eps, DTYPE, ROPE, WIDTH,
+                NOPE, GROUP, NUM_SCALES, SCALE_BYTES, ROPE_OFFSET, SCALE_OFFSET, ROW_BYTES, PLAIN,
+                QUANT_MAX, FP8,
             )  # fmt: skip
     else:
-        kept = (program - num_entries).to(tl.int64)
-        token = tl.load(keep_tokens_ptr + kept)
-        if token >= 0:
-            row = tl.load(keep_rows_ptr + kept)
-            keep_token(
-                fresh_ptr, ape_ptr, state_ptr, positions_ptr, token, row, fresh_stride, RATIO,
-                CHANNELS,
-            )  # fmt: skip
+        keep_one(
+            (program - num_entries).to(tl.int64), fresh_ptr, ape_ptr, state_ptr, positions_ptr,
+            keep_tokens_ptr, keep_rows_ptr, fresh_stride, RATIO, CHANNELS,
+        )  # fmt: skip

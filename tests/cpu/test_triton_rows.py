@@ -29,7 +29,8 @@ CASES = {
     "query_norm_rope": "ragged small zero_head extreme_sizes fp32",
     "window_insert": "ragged small plain_small padded zero_block amax_edge nan_in",
     "latent_insert": "one small plain_small padded all_padding zero_block amax_edge nan_latent",
-    "compress_insert": "one_with_entry mixed_padded index_row small plain small_ratio_128",
+    "compress_insert": "one_with_entry mixed_padded index_row small plain small_ratio_128"
+    " ratio_128_decode_padded small_ratio_128_decode many_due",
     "compress_insert_pair": "one_with_entry decode_padded mixed_padded small plain",
 }
 
@@ -87,6 +88,14 @@ def test_a_step_kept_too_early_is_noticed(case: str, equal: dict[str, bool]) -> 
     assert not equal[f"compress_insert {case} kept first"]
 
 
+@pytest.mark.parametrize("case", ["ratio_128_decode_padded", "small_ratio_128_decode"])
+def test_one_launch_of_a_long_window_stores_the_bits_of_two(
+    case: str, equal: dict[str, bool]
+) -> None:
+    assert equal[f"compress_insert {case} in two launches"]
+    assert equal[f"compress_insert {case} counters"], "they must be zero again for the next step"
+
+
 def compare() -> dict[str, bool]:
     repair()
     import torch
@@ -96,6 +105,7 @@ def compare() -> dict[str, bool]:
     from isobath.ops.contract import Arguments, Backend
     from isobath.ops.measure import same_bits
     from isobath.ops.table import contract
+    from isobath.ops.tl_gemm_few import counters
 
     def triton(name: str) -> Backend:
         return contract(name).backend("triton")
@@ -164,6 +174,16 @@ def compare() -> dict[str, bool]:
         triton("compress_insert")(**b | nothing)
         triton("compress_insert")(**b)
         equal[f"compress_insert {case} kept first"] = same(a["cache"].bytes, b["cache"].bytes)
+    for case in ("ratio_128_decode_padded", "small_ratio_128_decode"):
+        a, b = build("compress_insert", case), build("compress_insert", case)
+        assert a["single"], "a step of several tokens takes two launches anyway"
+        triton("compress_insert")(**a)
+        triton("compress_insert")(**b | {"single": False})
+        equal[f"compress_insert {case} in two launches"] = same(
+            a["cache"].bytes, b["cache"].bytes
+        ) and same(a["state"], b["state"])
+        count = counters(a["fresh"].device, "compress_insert")
+        equal[f"compress_insert {case} counters"] = not count.any()
     return equal
 
 

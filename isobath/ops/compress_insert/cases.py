@@ -118,6 +118,7 @@ class Plan:
 
 SMALL = kv_row(64, 16)
 MIXED: Steps = ((7, 1), (4, 9), (3, 1), (0, 5), (12, 1))
+LONG_DECODE: Steps = ((127, 1), (130, 1), (255, 1))
 CASES = (
     Case("empty", make((), 4)),
     Case("one_without_entry", make(((5, 1),), 4)),
@@ -130,12 +131,15 @@ CASES = (
     Case("mixed", make(MIXED, 4)),
     Case("mixed_padded", make(MIXED, 4, padded=True)),
     Case("only_padding", make(((4, 1),), 4, padded=True)),
-    Case("ratio_128_decode", make(((127, 1), (130, 1), (255, 1)), 128)),
+    Case("ratio_128_decode", make(LONG_DECODE, 128)),
+    Case("ratio_128_decode_padded", make(LONG_DECODE, 128, padded=True)),
     Case("ratio_128_prefill", make(((100, 300),), 128)),
     Case("ratio_128_mixed", make(((126, 3), (0, 128), (383, 1)), 128)),
     Case("index_row", make(MIXED, 4, layout=index_row(128))),
     Case("small", make(MIXED, 4, layout=SMALL, rope=16)),
     Case("small_ratio_128", make(((120, 9), (5, 2)), 128, layout=SMALL, rope=16)),
+    Case("small_ratio_128_decode", make(LONG_DECODE, 128, layout=SMALL, rope=16, padded=True)),
+    Case("many_due", make(LONG_DECODE * 44, 128, layout=SMALL, rope=16), small=False),
     Case("plain", make(MIXED, 4, layout=kv_row(512, 64, plain=True), dtype=torch.float32)),
     Case("plain_index_row", make(MIXED, 4, layout=index_row(128, plain=True), dtype=torch.float32)),
     Case("zero_values", make(((0, 8),), 4, hostile="zero")),
