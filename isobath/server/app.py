@@ -18,8 +18,10 @@ from isobath.server import (
     chat_completions,
     completions,
     errors,
+    messages,
     metrics,
     models,
+    responses,
     status,
     tokenizing,
 )
@@ -33,6 +35,8 @@ ROUTERS: tuple[Callable[[ServerState], APIRouter], ...] = (
     tokenizing.router,
     metrics.router,
     status.router,
+    messages.router,
+    responses.router,
 )
 
 __all__ = ["ROUTERS", "ServerState", "create_app"]

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -26,6 +26,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 MAX_MESSAGE = 2000
 MAX_PROBLEMS, MAX_PROBLEM = 10, 200
 ANTHROPIC_PATHS = "/v1/messages"
+ANTHROPIC_OVERLOADED = 529
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -69,7 +70,7 @@ class ApiError(Exception):
 
     def as_anthropic(self) -> dict[str, Any]:
         """The body for Anthropic's libraries."""
-        kind = _TYPES.get(self.status, "api_error")
+        kind = _TYPES.get(self.status) or ("api_error" if self.status >= 500 else _TYPES[400])
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     def body(self, path: str) -> bytes:
@@ -78,8 +79,26 @@ class ApiError(Exception):
         return msgspec.json.encode(shape())
 
     def response(self, path: str) -> Response:
-        """The answer to a request of `path`."""
-        return Response(self.body(path), self.status, self.headers, "application/json")
+        """The answer to a request of `path`. An overloaded server is 529 to Anthropic's clients:
+        that is how they tell "come back soon" from a broken one."""
+        status = self.status
+        if status == 503 and path.startswith(ANTHROPIC_PATHS):
+            status = ANTHROPIC_OVERLOADED
+        return Response(self.body(path), status, self.headers, "application/json")
+
+
+class AnthropicDetail(BaseModel):
+    """For the OpenAPI document."""
+
+    type: str
+    message: str
+
+
+class AnthropicBody(BaseModel):
+    """For the OpenAPI document."""
+
+    type: Literal["error"]
+    error: AnthropicDetail
 
 
 class ErrorDetail(BaseModel):
@@ -102,6 +121,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "The server cannot answer it."},
 }
 """Of every route, for the OpenAPI document."""
+ANTHROPIC_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": AnthropicBody, "description": "The request is refused."},
+    "5XX": {"model": AnthropicBody, "description": "The server cannot answer it."},
+}
+"""Of the routes below ANTHROPIC_PATHS."""
 
 
 def bounded(text: str, size: int) -> str:
@@ -132,7 +156,7 @@ def context_exceeded(found: int, limit: int, param: str) -> ApiError:
         400,
         f"This model's maximum context length is {limit} tokens. However, your {param} "
         f"resulted in {found} tokens, and at least one more is needed for the answer. Please "
-        f"reduce the length of the {param}.",
+        f"reduce the length of the {param}: prompt is too long: {found} tokens > {limit} maximum.",
         param=param,
         code="context_length_exceeded",
     )

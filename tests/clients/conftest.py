@@ -26,9 +26,14 @@ def llm() -> Iterator[AsyncLLM]:
 
 
 @pytest.fixture(scope="session")
-def server(llm: AsyncLLM) -> Iterator[Served]:
+def chat(llm: AsyncLLM) -> ChatFormat:
+    """How the bundled model's conversations are written."""
+    return ChatFormat.load(BUNDLED, llm.text)
+
+
+@pytest.fixture(scope="session")
+def server(llm: AsyncLLM, chat: ChatFormat) -> Iterator[Served]:
     """The server that everybody shares; leave its state as it is."""
-    chat = ChatFormat.load(BUNDLED, llm.text)
     with running(ServerState(ServerConfig(), llm, chat)) as served:
         yield served
 
