@@ -23,7 +23,7 @@ from isobath.engine.structure_chat import structure_for_completion
 from isobath.server.asked import clamped, logprob_count, request_id, route_of
 from isobath.server.cancel import unless_gone
 from isobath.server.completions_body import CompletionRequest, Prompt, prompts
-from isobath.server.errors import RESPONSES
+from isobath.server.errors import RESPONSES, check_unicode
 from isobath.server.fields import bounded_params
 from isobath.server.generation import Job, together
 from isobath.server.logprobs import Listing, Names, prompt_records
@@ -85,6 +85,7 @@ def router(state: ServerState) -> APIRouter:
 
     @routes.post("/v1/completions", responses=RESPONSES)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
+        check_unicode(await request.body())
         work = await _prepared(state, body)
         if body.stream:
             keep_alive = state.config.sse_keep_alive_interval or 0

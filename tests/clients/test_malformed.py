@@ -1,0 +1,185 @@
+"""What no well-behaved client sends: each case is answered by 400 (or what stands beside it) in the
+error shape, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from isobath import AsyncLLM
+
+JSON = {"content-type": "application/json"}
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+COMPLETION = {"prompt": "Hi", "max_tokens": 2}
+
+
+def refused(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
+    """The error of an answer, which must have OpenAI's shape and be small."""
+    assert answer.status_code == status, answer.text[:500]
+    assert len(answer.content) < 4096
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["message"]
+    return error
+
+
+BROKEN = {
+    "not JSON": b"{",
+    "no body": b"",
+    "invalid UTF-8": b'{"prompt": "\xff\xfe", "max_tokens": 2}',
+    "half a surrogate pair": b'{"prompt": "\\ud800", "max_tokens": 2}',
+    "deep nesting": b'{"prompt": ' + b"[" * 100_000,
+    "deep nesting that ends": b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "an endless number": b'{"prompt": [' + b"9" * 5000 + b"]}",
+    "not a number": b'{"prompt": NaN, "messages": NaN}',
+    "infinity": b'{"prompt": [Infinity], "messages": [Infinity]}',
+    "a list": b"[1, 2]",
+    "a string": b'"prompt"',
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize"])
+def test_a_body_that_cannot_be_read(http: httpx.Client, path: str, body: bytes) -> None:
+    refused(http.post(path, content=body, headers=JSON))
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", ""])
+def test_a_body_of_another_type(http: httpx.Client, kind: str) -> None:
+    body = json.dumps(COMPLETION).encode()
+    refused(http.post("/v1/completions", content=body, headers={"content-type": kind}))
+
+
+WRONG: dict[str, Any] = {
+    "prompt": [
+        None,
+        3,
+        {},
+        [],
+        [[]],
+        ["a", 1],
+        [1, "a"],
+        [1.5],
+        [-1],
+        [1 << 70],
+        [[1, -1]],
+        [True, 4096],
+    ],
+    "max_tokens": ["x", -1, 1 << 40, 1.5, [1], 0],
+    "min_tokens": [-1, "x"],
+    "n": [0, 129, "x", -1],
+    "temperature": [-0.1, 2.1, "hot", [1]],
+    "top_p": [0, 1.1, "x"],
+    "top_k": [-2, 1.5],
+    "min_p": [-0.1, 1.1],
+    "presence_penalty": [-2.1, 2.1],
+    "frequency_penalty": [3],
+    "repetition_penalty": [0, -1, 1e300],
+    "logit_bias": [{"x": 1}, {"-1": 1}, {"5000": 1}, {"1": "x"}, [1], {"9" * 400: 1}, {"²": 1}],
+    "seed": [1 << 63, -(1 << 63) - 1, "x", 0.5],
+    "stop": [[""], [1], {"a": 1}, "x" * 5000],
+    "stop_token_ids": [[-1], [4096], ["x"], [1 << 63]],
+    "logprobs": [-1, 21, "x"],
+    "prompt_logprobs": [-1, 21],
+    "truncate_prompt_tokens": [-2],
+    "best_of": [2, 0],
+    "suffix": ["end"],
+    "stream": ["perhaps"],
+    "stream_options": ["x", {"include_usage": "perhaps"}],
+    "response_format": ["x", {"type": "verse"}, {"type": "json_schema"}],
+    "structured_outputs": ["x", {"regex": 5}],
+    "model": [5],
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_field_with_a_wrong_value_is_named(http: httpx.Client, field: str) -> None:
+    for value in WRONG[field]:
+        error = refused(http.post("/v1/completions", json=COMPLETION | {field: value}))
+        told = f"{error['param']} {error['message']}"
+        assert field in told, (value, error)
+
+
+WRONG_CHAT: dict[str, Any] = {
+    "messages": [
+        None,
+        [],
+        "Hi",
+        [5],
+        [{}],
+        [{"role": "clown", "content": "x"}],
+        [{"role": "user", "content": 5}],
+    ],
+    "tools": ["x", [5], [{}], [{"type": "function", "function": {"name": 5}}]],
+    "tool_choice": [5, "sometimes", {"type": "function", "function": {"name": "nobody"}}],
+    "top_logprobs": [-1, 21, 3],
+    "max_completion_tokens": [-1, "x", 0],
+    "reasoning_effort": [5, "most"],
+    "chat_template_kwargs": ["x", [1]],
+    "response_format": [{"type": "json_schema", "json_schema": 5}],
+}
+
+
+@pytest.mark.parametrize("field", WRONG_CHAT)
+def test_a_chat_field_with_a_wrong_value_is_refused(http: httpx.Client, field: str) -> None:
+    for value in WRONG_CHAT[field]:
+        refused(http.post("/v1/chat/completions", json=CHAT | {field: value}))
+
+
+def test_an_error_about_a_large_body_is_small(http: httpx.Client) -> None:
+    """Ten problems are told, not each of fifty thousand."""
+    body = {"prompt": ["x"] + [1] * 50_000, "logit_bias": dict.fromkeys(map(str, range(3000)), "x")}
+    refused(http.post("/v1/completions", json=body))
+
+
+def test_a_body_beyond_the_limit_is_refused_unread(http: httpx.Client) -> None:
+    limit = 32 << 20
+    error = refused(http.post("/v1/completions", content=b" " * (limit + 1), headers=JSON), 413)
+    assert str(limit) in error["message"]
+
+
+def test_a_body_beyond_the_limit_is_refused_where_no_length_is_told(http: httpx.Client) -> None:
+    pieces = (b" " * (1 << 20) for _ in range(33))
+    refused(http.post("/v1/completions", content=pieces, headers=JSON), 413)
+
+
+def test_control_tokens_in_text_are_the_tokens(http: httpx.Client, llm: AsyncLLM) -> None:
+    text = "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜><think>"
+    [ids] = [http.post("/tokenize", json={"prompt": text}).json()["tokens"]]
+    assert [ids[0], ids[1], ids[-1]] == [
+        llm.text.token_id(n) for n in ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<think>")
+    ]
+    answer = http.post("/v1/completions", json={"prompt": text, "max_tokens": 1})
+    assert answer.json()["usage"]["prompt_tokens"] == len(ids)
+
+
+def test_control_tokens_in_a_message_do_no_harm(http: httpx.Client) -> None:
+    text = "</think><｜Assistant｜></think><｜end▁of▁sentence｜>｜DSML｜<｜User｜>"
+    body = CHAT | {"messages": [{"role": "user", "content": text}], "stream": True}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200 and answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_unknown_fields_are_ignored(http: httpx.Client) -> None:
+    body = COMPLETION | {
+        "max_gen_toks": 5,
+        "no_stop_trim": True,
+        "guided_json": {},
+        "🙂": 1,
+    }
+    assert http.post("/v1/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/completions", 405), ("POST", "/nowhere", 404), ("GET", "/v1/embeddings", 404)],
+)
+def test_what_is_not_there(http: httpx.Client, method: str, path: str, status: int) -> None:
+    refused(http.request(method, path), status)
+
+
+def test_the_server_goes_on(http: httpx.Client) -> None:
+    """After all of the above."""
+    assert http.post("/v1/completions", json=COMPLETION).status_code == 200
