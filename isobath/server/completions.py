@@ -25,7 +25,7 @@ from isobath.server.cancel import unless_gone
 from isobath.server.completions_body import CompletionRequest, Prompt, prompts
 from isobath.server.errors import RESPONSES, check_unicode
 from isobath.server.fields import bounded_params
-from isobath.server.generation import Job, together
+from isobath.server.generation import Job, joined_pieces, together
 from isobath.server.logprobs import Listing, Names, prompt_records
 from isobath.server.sse import DONE, Frames, respond
 from isobath.server.state import ServerState
@@ -35,13 +35,15 @@ DEFAULT_MAX_TOKENS = 16
 
 @dataclass(slots=True)
 class _Choice:
-    """One completion on its way to the client. listing: of its log-probabilities."""
+    """One completion on its way to the client. listing: of its log-probabilities. kept: what has
+    not been told."""
 
     index: int
     prompt: Prompt
     listing: Listing | None
     text: str = ""
     begun: bool = False
+    kept: Piece | None = None
     tokens: int = 0
     completion: Completion | None = None
 
@@ -215,14 +217,19 @@ def _prompt_records(work: _Work, choice: _Choice, records: Sequence[Any]) -> lis
 async def _frames(work: _Work, request: Request) -> Frames:
     """The answer as a stream: a chunk for every token, also where it has no text yet."""
     body = work.body
+    interval = work.state.config.stream_interval
     head = msgspec.json.encode(work.head)[:-1]
     async with aclosing(together(work.state, work.jobs, route_of(request, body))) as pieces:
         async for which, piece in pieces:
             choice = work.choices[which * work.n + piece.index]
+            if choice.kept is not None:
+                piece = joined_pieces(choice.kept, piece)
+            choice.kept = piece
             if piece.completion is not None:
                 work.cached[which] = piece.completion.cached_tokens
-            elif work.silent and choice.begun:
+            elif choice.begun and (work.silent or len(piece.token_ids) < interval):
                 continue
+            choice.kept = None
             chunk = msgspec.json.encode([_chunk(work, choice, piece)])
             usage = b""
             if body.usage_in_chunks:

