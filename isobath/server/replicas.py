@@ -231,15 +231,19 @@ async def _keys(ids: Sequence[int]) -> tuple[bytes, ...]:
 
 def specs(base: EngineSpec, count: int, device_ids: Sequence[int] = ()) -> list[EngineSpec]:
     """`count` specs like `base` that share this machine: on GPUs one each (those of device_ids, or
-    the first ones), on a CPU its threads and the memory that one engine would have taken.
+    the first ones), on a CPU its threads, unless their number was given, and the memory that one
+    engine would have taken.
 
     Raises ConfigError when there are not as many GPUs.
     """
-    threads = max(1, (base.threads or torch.get_num_threads()) // count)
+    threads = base.threads or max(1, torch.get_num_threads() // count)
+    made = [
+        replace(base, threads=threads, index=i, banner=() if i else base.banner)
+        for i in range(count)
+    ]
     gpus = torch.cuda.device_count() if base.device != "cpu" else 0
     if base.device == "cpu" or (base.device == "auto" and not gpus):
-        shared = replace(base, device="cpu", threads=threads, engine=_share(base, count))
-        return [replace(shared, index=index) for index in range(count)]
+        return [replace(spec, device="cpu", engine=_share(base, count)) for spec in made]
     ids = tuple(device_ids) or tuple(range(gpus))
     if len(ids) < count:
         raise ConfigError(
@@ -249,10 +253,7 @@ def specs(base: EngineSpec, count: int, device_ids: Sequence[int] = ()) -> list[
             effect="two engines would share one's memory",
             do="ask for as many replicas as there are GPUs",
         )
-    return [
-        replace(base, device=f"gpu:{gpu}", threads=threads, index=index)
-        for index, gpu in enumerate(ids[:count])
-    ]
+    return [replace(spec, device=f"gpu:{gpu}") for spec, gpu in zip(made, ids, strict=False)]
 
 
 def _share(base: EngineSpec, count: int) -> EngineConfig:

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from isobath.model.dummy import Dummy
 from isobath.model.text import Text
 from isobath.server.backend import Backend
 from isobath.server.flags import Note, not_default
+from isobath.server.replicas import Replicas, specs
 from isobath.server.state import BUNDLED_NAME
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -92,9 +93,21 @@ def load(config: ServerConfig, notes: Sequence[Note] = ()) -> Loaded:
     """Load everything; blocks for as long as that takes. notes: logged after the first lines.
     Raises IsobathError."""
     folder = folder_of(config)
-    text = Text(folder)
-    chat = _chat(config, folder, text)
-    spec = EngineSpec(
+    chat = chat_of(config, folder, Text(folder))
+    spec = replace(
+        engine_spec(config, folder),
+        banner=(*_banner(config, folder, chat), *((n.level, n.text) for n in notes)),
+    )
+    count = config.data_parallel_size
+    backend: Backend = (
+        Replicas(specs(spec, count, config.device_ids)) if count > 1 else AsyncLLM.of(spec)
+    )
+    return Loaded(backend, chat, sampling_of(config, folder))
+
+
+def engine_spec(config: ServerConfig, folder: Path) -> EngineSpec:
+    """What an engine's process shall load."""
+    return EngineSpec(
         str(folder),
         config.numerics,
         config.dialect,
@@ -104,9 +117,7 @@ def load(config: ServerConfig, notes: Sequence[Note] = ()) -> Loaded:
         dummy=_dummy(config),
         allow_failed_verdicts=config.allow_failed_verdicts,
         threads=config.threads or (1 if folder == BUNDLED else None),
-        banner=(*_banner(config, folder, chat), *((n.level, n.text) for n in notes)),
     )
-    return Loaded(_backend(config, spec), chat, _sampling(config, folder))
 
 
 async def warm_up(backend: Backend, count: int) -> None:
@@ -119,10 +130,6 @@ async def warm_up(backend: Backend, count: int) -> None:
     await asyncio.gather(*(one(backend.text.bos) for _ in range(count)))
 
 
-def _backend(config: ServerConfig, spec: EngineSpec) -> Backend:
-    return AsyncLLM.of(spec)
-
-
 def _dummy(config: ServerConfig) -> Dummy | None:
     known = {"auto": None, "safetensors": None, "dummy": Dummy(0, 0)}
     if config.load_format not in known:
@@ -130,7 +137,8 @@ def _dummy(config: ServerConfig) -> Dummy | None:
     return known[config.load_format]
 
 
-def _chat(config: ServerConfig, folder: Path, text: Text) -> ChatFormat | None:
+def chat_of(config: ServerConfig, folder: Path, text: Text) -> ChatFormat | None:
+    """How the checkpoint's conversations become prompts, None where it does not say."""
     try:
         return ChatFormat.load(
             folder, text, config.chat_format, sanitize_user_text=config.sanitize_user_text
@@ -142,7 +150,7 @@ def _chat(config: ServerConfig, folder: Path, text: Text) -> ChatFormat | None:
         return None
 
 
-def _sampling(config: ServerConfig, folder: Path) -> dict[str, Any]:
+def sampling_of(config: ServerConfig, folder: Path) -> dict[str, Any]:
     """The checkpoint's own sampling defaults, and over them what the flags say."""
     found: dict[str, Any] = {}
     file = folder / "generation_config.json"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from isobath.config import EngineConfig
 from isobath.engine.capacity import CPU_SHARE
@@ -207,14 +208,16 @@ def test_a_checkpoint_that_is_not_there_is_an_error_of_the_constructor(tmp_path:
 
 
 def test_replicas_on_a_cpu_share_its_threads_and_the_cache_of_one_engine() -> None:
-    base = EngineSpec(None, device="cpu", threads=5)
+    base = EngineSpec(None, device="cpu", banner=((20, "hello"),))
     made = specs(base, 2)
-    assert [(s.index, s.threads, s.device) for s in made] == [(0, 2, "cpu"), (1, 2, "cpu")]
+    assert [(s.index, s.device, len(s.banner)) for s in made] == [(0, "cpu", 1), (1, "cpu", 0)]
+    assert {s.threads for s in made} == {max(1, torch.get_num_threads() // 2)}
     share = int(CPU_SHARE * detect("cpu").memory_bytes) // 2
     assert {s.engine.cache_bytes for s in made if s.engine} == {share}
-    given = replace(base, engine=EngineConfig(cache_bytes=1 << 20), threads=None)
+    given = replace(base, engine=EngineConfig(cache_bytes=1 << 20), threads=3)
     assert {s.engine.cache_bytes for s in specs(given, 64) if s.engine} == {1 << 20}
-    assert {s.threads for s in specs(given, 10_000)} == {1}
+    assert {s.threads for s in specs(given, 64)} == {3}
+    assert {s.threads for s in specs(base, 10_000)} == {1}
 
 
 def test_more_replicas_than_gpus_are_refused() -> None:
