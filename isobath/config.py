@@ -28,6 +28,7 @@ from isobath.errors import ConfigError
 
 VARIABLES = ("ISOBATH_CHECK", "ISOBATH_CACHE", "ISOBATH_API_KEY")
 CHECKS = ("off", "idle", "step")
+GRAMMARS = ("auto", "xgrammar", "guidance")
 Auto = Literal["auto"]
 
 
@@ -133,6 +134,8 @@ class EngineConfig:
     static_metadata: compute decode steps' index tensors on the device; off is for comparison.
     parallel_branches: run independent parts of a decode step side by side on a GPU; off is for
     comparison.
+    structured_outputs: the library behind requests with a structure, "xgrammar", "guidance", or
+    "auto": the first that is installed and enforces all that the structure says.
     batch_invariant: choose only kernels whose result for a row does not depend on the others; off
     lets faster ones of libraries in. max_model_len: most tokens of a prompt and its completion;
     "auto": as many as the model and the cache allow. enforce_eager: capture no graphs.
@@ -151,6 +154,7 @@ class EngineConfig:
     batch_invariant: bool = True
     max_model_len: int | Auto = "auto"
     enforce_eager: bool = False
+    structured_outputs: str = "auto"
 
     def __post_init__(self) -> None:
         if self.max_batched_tokens < self.max_num_seqs:
@@ -169,6 +173,10 @@ class EngineConfig:
         if not 0 < self.gpu_memory_utilization <= 1:
             found = str(self.gpu_memory_utilization)
             raise ConfigError("gpu_memory_utilization must lie in (0, 1]", found=found)
+        if self.structured_outputs not in GRAMMARS:
+            known = ", ".join(GRAMMARS)
+            asked = f"structured_outputs={self.structured_outputs!r}"
+            raise ConfigError(asked, found=f"known: {known}")
         if self.check not in CHECKS:
             raise ConfigError(f"check={self.check!r}", found="known: " + ", ".join(CHECKS))
 

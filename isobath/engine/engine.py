@@ -22,6 +22,9 @@ from isobath.cache.pool import PAGE_TOKENS, allocate_pool, copy_slot
 from isobath.cache.prefix import PrefixCache
 from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.capacity import resolve
+from isobath.engine.constraint import Constraint
+from isobath.engine.grammar import Grammars
+from isobath.engine.holding import Held, Holding
 from isobath.engine.request import Event, Failed, Finished, Prompt, Request, Sequence, Token
 from isobath.engine.runner import Runner
 from isobath.engine.sampling import Choice, Sampler, logprobs
@@ -35,7 +38,8 @@ from isobath.ops.table import OpTable
 
 class Engine:
     """A loaded model that serves requests: owns the pool, its pages, slots and prefixes. capacity:
-    what they hold, decided from `options` before anything is allocated, and logged."""
+    what they hold, decided from `options` before anything is allocated, and logged. grammars: of
+    requests with a structure, which are refused without."""
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Engine:
         ops: OpTable,
         device: torch.device,
         options: EngineConfig,
+        grammars: Grammars | None = None,
     ) -> None:
         self.config, self.weights, self.ops, self.options = config, weights, ops, options
         plain = weights.dtype == torch.float32
@@ -77,6 +82,7 @@ class Engine:
         )
         self.runner = Runner(config, weights, ops, self.pool, device, options)
         self.counters = Counters()
+        self.grammars, self.holding = grammars, Holding()
         self._order = count()
         self._now = 0.0  # when the last step's logits were there
         self._events: deque[Event] = deque()
@@ -85,6 +91,15 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether step() has anything to do or to tell."""
+        return bool(self._at_work or self.holding)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether all that is left waits for grammars, as step() would do, too."""
+        return bool(self.holding) and not (self._at_work or self.holding.ready)
+
+    @property
+    def _at_work(self) -> bool:
         return bool(self._events or self.scheduler.running or self.scheduler.waiting)
 
     def statistics(self) -> EngineStatistics:
@@ -92,7 +107,7 @@ class Engine:
         scheduler, counters = self.scheduler, self.counters
         return EngineStatistics(
             running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
+            waiting=len(scheduler.waiting) + len(self.holding),
             kv_cache_usage=scheduler.usage(),
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
@@ -107,26 +122,33 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Queue a request. One that could never run is answered by a Failed event."""
-        if request.params.structure is not None:
-            text = "structured output: this engine has no grammar backend"
-            self._events.append(Failed(request.id, text, "invalid_request"))
-            return
         tokens = len(request.token_ids) + request.params.max_tokens
         if not self.scheduler.fits(tokens):
             room = self.capacity.tokens
             text = f"{tokens} tokens with the completion, and the cache holds {room}"
             self._events.append(Failed(request.id, text, "invalid_request"))
-            return
-        self._add(request, 0)
+        elif request.params.structure is None:
+            self._add(request, 0)
+        elif self.grammars is None:
+            text = "structured output: this engine has no tokenizer"
+            self._events.append(Failed(request.id, text, "invalid_request"))
+        else:
+            self.holding.add(request, self.grammars.ticket(request.params.structure))
 
     def abort(self, request_id: int, index: int | None = None) -> None:
         """End a request, or one of its completions, at once; unknown ids are ignored."""
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             if sequence.request.id == request_id and index in (None, sequence.index):
                 self._end(sequence, "abort")
+        if not index and self.holding.remove(request_id):
+            self._events.append(Finished(request_id, 0, "abort"))
 
     def step(self) -> list[Event]:
         """Compute one step and return everything there is to tell."""
+        if self.blocked:
+            self.holding.wait()
+        for held in self.holding.take():
+            self._take_in(held)
         step = self.scheduler.schedule()
         if step.scheduled:
             try:
@@ -190,7 +212,8 @@ class Engine:
         self._accept(sequence, choice)
         if first and sequence.index == 0:
             for index in range(1, sequence.request.params.n):
-                self._add(sequence.request, index)
+                constraint = sequence.sampler.constraint
+                self._add(sequence.request, index, constraint and constraint.again())
 
     def _accept(self, sequence: Sequence, choice: Choice) -> None:
         params, request = sequence.request.params, sequence.request
@@ -203,9 +226,19 @@ class Engine:
         self._events.append(
             Token(request.id, sequence.index, choice.token, choice.logprob, choice.top)
         )
+        constraint = sequence.sampler.constraint
         if sequence.sampler.ends(choice.token):
             self._end(sequence, "stop")
-        elif sequence.generated >= params.max_tokens:
+            return
+        if constraint is not None:
+            constraint.accept(choice.token)
+            if constraint.stuck:
+                self._fail_one(request.id, constraint.stuck)
+                return
+            if constraint.complete:
+                self._end(sequence, "stop")
+                return
+        if sequence.generated >= params.max_tokens:
             self._end(sequence, "length")
 
     def _tell_prompt(self, scheduled: Scheduled, logits: torch.Tensor) -> None:
@@ -218,11 +251,36 @@ class Engine:
                 assert choice.logprob is not None
                 self._events.append(Prompt(sequence.request.id, place, choice.logprob, choice.top))
 
-    def _add(self, request: Request, index: int) -> None:
+    def _take_in(self, held: Held) -> None:
+        """Queue a request whose grammar is done, if it can be followed."""
+        request, structure, ticket = held.request, held.request.params.structure, held.ticket
+        assert self.grammars is not None and structure is not None
+        if ticket.grammar is None:
+            self._events.append(Failed(request.id, str(ticket.error), "invalid_request"))
+            return
+        vocabulary = self.grammars.vocabulary
+        reasoning = structure.reasoning
+        if reasoning is None:
+            reasoning = vocabulary.reasons(request.token_ids)
+        calls = structure.kind == "tools"
+        constraint = Constraint(ticket.grammar, vocabulary, reasoning=reasoning, calls=calls)
+        if constraint.stuck:
+            self._events.append(Failed(request.id, constraint.stuck, "invalid_request"))
+        else:
+            self._add(request, 0, constraint, held.since)
+
+    def _add(
+        self,
+        request: Request,
+        index: int,
+        constraint: Constraint | None = None,
+        since: float | None = None,
+    ) -> None:
+        """Queue a completion. since: when its request came, if that is not now."""
         tokens = list(request.token_ids)
-        sampler = Sampler(request.params, tokens, index, self.config.eos_token_id)
+        sampler = Sampler(request.params, tokens, index, self.config.eos_token_id, constraint)
         sequence = Sequence(request, index, next(self._order), sampler, tokens, len(tokens))
-        sequence.queued = time.monotonic()
+        sequence.queued = since or time.monotonic()
         self.scheduler.add(sequence)
 
     def _end(self, sequence: Sequence, reason: str) -> None:
@@ -235,11 +293,15 @@ class Engine:
         text = (
             error.asked if isinstance(error, IsobathError) else f"{type(error).__name__}: {error}"
         )
-        failed = {s.sequence.request.id for s in step.scheduled}
+        for request_id in sorted({s.sequence.request.id for s in step.scheduled}):
+            self._fail_one(request_id, text)
+
+    def _fail_one(self, request_id: int, text: str) -> None:
+        """End a request and all its completions."""
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
-            if sequence.request.id in failed:
+            if sequence.request.id == request_id:
                 self.scheduler.remove(sequence)
-        self._events.extend(Failed(i, text) for i in sorted(failed))
+        self._events.append(Failed(request_id, text))
 
 
 def _chunk(scheduled: Scheduled) -> Chunk:

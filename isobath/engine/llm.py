@@ -22,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from isobath.config import EngineConfig, ModelConfig
 from isobath.engine.engine import Engine
+from isobath.engine.grammar import Grammars
+from isobath.engine.grammar_vocabulary import Vocabulary, vocabulary_of
 from isobath.engine.output import Completion, Output, joined
 from isobath.engine.request import Failed, Finished, Prompt, Request, Token, checked_prompt
 from isobath.engine.sampling import SamplingParams
@@ -114,8 +116,13 @@ class LLM:
     def engine(self) -> Engine:
         """The engine, its caches allocated when generation first needs them."""
         if self._engine is None:
-            self._engine = Engine(*self._parts, self._engine_config)
+            options = self._engine_config
+            grammars = Grammars(self._vocabulary, options.structured_outputs)
+            self._engine = Engine(*self._parts, options, grammars)
         return self._engine
+
+    def _vocabulary(self) -> Vocabulary:
+        return vocabulary_of(self.text, self.config.vocab_size)
 
     @property
     def text(self) -> Text:

@@ -104,6 +104,11 @@ class _Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wake:
+    """From the child to itself: what it waited for may be there."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Unloaded:
     """An IsobathError, as strings. kind: its class."""
 
@@ -280,7 +285,7 @@ class _Outbox(logging.Handler):
 def _main(connection: Connection, spec: EngineSpec) -> None:
     """The child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
-    inbox: SimpleQueue[Request | _Abort | _Stop] = SimpleQueue()
+    inbox: SimpleQueue[Request | _Abort | _Stop | _Wake] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
     outbox = _Outbox(connection)
     log = logging.getLogger("isobath")
@@ -296,6 +301,8 @@ def _main(connection: Connection, spec: EngineSpec) -> None:
     capacity = engine.capacity
     vocab_size = llm.config.vocab_size
     outbox.send(Limits(vocab_size, capacity.context, capacity.max_num_seqs, _facts(llm)))
+    assert engine.grammars is not None
+    engine.grammars.wake = lambda: inbox.put(_Wake())
     _serve(engine, inbox, outbox, spec.index)
 
 
@@ -343,7 +350,7 @@ def _facts(llm: LLM) -> EngineFacts:
     )
 
 
-def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop]) -> None:
+def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop | _Wake]) -> None:
     """The child's reader thread. Without a parent there is nobody to compute for."""
     while True:
         try:
@@ -353,20 +360,25 @@ def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop
 
 
 def _serve(
-    engine: Engine, inbox: SimpleQueue[Request | _Abort | _Stop], outbox: _Outbox, index: int
+    engine: Engine,
+    inbox: SimpleQueue[Request | _Abort | _Stop | _Wake],
+    outbox: _Outbox,
+    index: int,
 ) -> None:
     """Run steps while there is work, wait while there is none, until told to stop."""
     meter = Meter(lambda: replace(engine.statistics(), engine=index))
     draining = False
     while True:
-        if record := meter.reading(idle=not engine.busy):
+        if record := meter.reading(idle=engine.blocked or not engine.busy):
             outbox.send(record)
-        while not inbox.empty() or not (engine.busy or draining):
+        while not inbox.empty() or engine.blocked or not (engine.busy or draining):
             message = inbox.get()
             if isinstance(message, Request):
                 _submit(engine, message, outbox)
             elif isinstance(message, _Abort):
                 engine.abort(message.request_id, message.index)
+            elif isinstance(message, _Wake):
+                continue  # a grammar is done: engine.blocked says so, too
             elif message.drain:
                 draining = True
             else:

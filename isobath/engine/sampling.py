@@ -2,7 +2,8 @@
 
 A draw depends on the request's seed, which of its n completions this is, and the position, and on
 nothing else: neither on what else is in the batch, nor on how often the sequence was preempted.
-The order of steps is vLLM's: bias, minimum length, penalties, temperature, min-p, top-k, top-p.
+The order of steps is vLLM's: bias, minimum length, penalties, what a structure allows, temperature,
+min-p, top-k, top-p.
 Log-probabilities are of the model's own distribution, before any of these.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from isobath.engine.constraint import Constraint
 from isobath.engine.structure import Structure
 from isobath.errors import RequestError
 
@@ -97,10 +99,18 @@ class Choice:
 
 
 class Sampler:
-    """Chooses the tokens of one completion. eos: the end-of-sentence id."""
+    """Chooses the tokens of one completion. eos: the end-of-sentence id. constraint: of a
+    completion with a structure, told of every token by who accepts it."""
 
-    def __init__(self, params: SamplingParams, prompt: Sequence[int], index: int, eos: int) -> None:
-        self.params = params
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int],
+        index: int,
+        eos: int,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.params, self.constraint, self._eos = params, constraint, eos
         seed = secrets.randbits(64) if params.seed is None else params.seed
         self._seed = _mix(_mix(seed & _MASK) + index)
         ends = set(params.stop_token_ids) | (set() if params.ignore_eos else {eos})
@@ -120,11 +130,13 @@ class Sampler:
             and p.logprobs is None
             and not (p.logit_bias or p.min_tokens or p.presence_penalty or p.frequency_penalty)
             and p.repetition_penalty == 1
+            and self.constraint is None
         )
 
     def ends(self, token: int) -> bool:
-        """Whether `token` ends the completion."""
-        return token in self._ends
+        """Whether `token` ends the completion. Under a constraint the end token always does: with
+        ignore_eos it is only chosen when nothing else may follow."""
+        return token in self._ends or (self.constraint is not None and token == self._eos)
 
     def choose(self, logits: torch.Tensor, generated: Sequence[int]) -> Choice:
         """The next token after `generated`. logits: float32 [vocab], not changed."""
@@ -141,7 +153,7 @@ class Sampler:
         p = self.params
         if len(self._bias):
             logits[self._bias_ids] += self._bias
-        if len(generated) < p.min_tokens:
+        if len(generated) < p.min_tokens and self.constraint is None:
             logits[self._end_ids] = -torch.inf
         if p.repetition_penalty != 1:
             seen = torch.tensor(sorted(self._prompt.union(generated)), dtype=torch.int64)
@@ -155,7 +167,22 @@ class Sampler:
             times = torch.tensor(list(counts.values()), dtype=torch.float32)
             penalty = p.presence_penalty + p.frequency_penalty * times
             logits[torch.tensor(list(counts), dtype=torch.int64)] -= penalty
+        if self.constraint is not None:
+            logits[~self._allowed(self.constraint, len(generated))] = -torch.inf
         return logits
+
+    def _allowed(self, constraint: Constraint, generated: int) -> torch.Tensor:
+        """Tokens that may come next. What ends the completion too early is left out, but a grammar
+        that can only end goes before min_tokens and ignore_eos: it has nothing else to say."""
+        allowed = constraint.allowed
+        early = self._ends | {self._eos} if generated < self.params.min_tokens else set()
+        if self.params.ignore_eos:
+            early = early | {self._eos}
+        if not early:
+            return allowed
+        later = allowed.clone()
+        later[sorted(early)] = False
+        return later if later.any() else allowed
 
     def _draw(self, logits: torch.Tensor, position: int) -> int:
         p = self.params

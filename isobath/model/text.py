@@ -22,7 +22,9 @@ _NOTHING_ADDED: dict[str, object] = {"added_tokens": [], "post_processor": None}
 
 
 class Text:
-    """A checkpoint's tokenizer. Raises CorruptCheckpoint when the file is missing or unreadable."""
+    """A checkpoint's tokenizer. added_ids: tokens beside the vocabulary proper, which stand for
+    something other than their letters; special_ids: those of them that decode() leaves out. Raises
+    CorruptCheckpoint when the file is missing or unreadable."""
 
     def __init__(self, folder: Path) -> None:
         file = folder / "tokenizer.json"
@@ -42,6 +44,7 @@ class Text:
         self.vocab_size: int = self._tokenizer.get_vocab_size()
         self.bos, self.eos = self.token_id(BOS), self.token_id(EOS)
         added = self._tokenizer.get_added_tokens_decoder()
+        self.added_ids = frozenset(added)
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self._bytes: dict[int, bytes] = {}
 
