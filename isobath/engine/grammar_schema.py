@@ -3,8 +3,8 @@
 xgrammar compiles a schema with keywords that it does not know, and then lets text through that the
 schema refuses. beyond() names the first such thing, so that another backend can be asked, or the
 request be refused. closed() is the schema as it is compiled. The rules were found by comparing what
-xgrammar accepts with a validator; they may
-say no to more than they must. Assumes JSON values; does not validate schemas.
+xgrammar accepts with a validator; they may say no to more than they must. Assumes JSON values; does
+not validate schemas.
 """
 
 from __future__ import annotations
