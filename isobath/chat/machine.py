@@ -272,6 +272,12 @@ class Machine:
 
     def _said(self) -> list[Delta]:
         """The deltas since the last time, those of one kind joined."""
+        if len(self._deltas) > 1:
+            self._join()
+        out, self._deltas = self._deltas, []
+        return out
+
+    def _join(self) -> None:
         out: list[Delta] = []
         for delta in self._deltas:
             match out[-1] if out else None, delta:
@@ -283,8 +289,7 @@ class Machine:
                     out[-1] = CallArguments(index, text + more)
                 case _:
                     out.append(delta)
-        self._deltas = []
-        return out
+        self._deltas = out
 
     def _calls(self) -> tuple[ToolCall, ...]:
         return tuple(call for block in self._blocks for call in block.calls)

@@ -164,8 +164,8 @@ def _schema(response_format: Any) -> Mapping[str, Any] | None:
     if kind != "json_schema":
         raise _wrong("response_format.type", kind, '"text", "json_object" or "json_schema"')
     at = "response_format.json_schema"
-    wrapper = _mapping(response_format.get("json_schema"), at)
-    return _mapping(wrapper.get("schema"), f"{at}.schema")
+    schema = _mapping(response_format.get("json_schema"), at).get("schema")
+    return None if schema is None or schema is True else _mapping(schema, f"{at}.schema")
 
 
 def _name(name: Any, at: str) -> str:

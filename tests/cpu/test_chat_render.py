@@ -90,8 +90,8 @@ def test_tools_and_a_schema_follow_the_first_system_message() -> None:
     assert chat(system, system, hi, tools=[F]) == "<BOS>S\n\n{T}S" + tail
     assert chat(hi, tools=[F], response_format=SCHEMA) == "<BOS>\n\n{T}\n\n{R}" + tail
     assert chat(hi, response_format=SCHEMA) == "<BOS>\n\n{R}" + tail
-    for kind in ("text", "json_object"):
-        assert chat(hi, response_format={"type": kind}) == "<BOS>" + tail
+    for free in ({"type": "text"}, {"type": "json_object"}, {**SCHEMA, "json_schema": {}}):
+        assert chat(hi, response_format=free) == "<BOS>" + tail
 
 
 def test_results_become_a_users_turn_in_the_order_of_the_calls() -> None:

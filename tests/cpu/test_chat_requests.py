@@ -14,6 +14,7 @@ from isobath.errors import RequestError
 from tests.support.chat_streams import FORMAT
 
 USER = {"role": "user", "content": "hi"}
+ANY_JSON = {"type": "json_schema"}
 NAME = {"type": "function", "function": {"name": "f"}}
 
 
@@ -55,6 +56,7 @@ def assistant(**call: Any) -> list[Any]:
         ([USER], {"chat_template_kwargs": {"thinking": 1}}, "thinking should be true or false"),
         ([USER], {"response_format": {"type": "xml"}}, "response_format.type should be"),
         ([USER], {"response_format": {"type": "json_schema"}}, "json_schema should be an object"),
+        ([USER], {"response_format": ANY_JSON | {"json_schema": {"schema": 1}}}, "schema should"),
         ([USER], {"response_format": 1}, "response_format should be an object"),
     ],
 )
