@@ -17,6 +17,7 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from isobath.errors import IsobathError
 from isobath.server.cancel import cancelled, gone, unless_gone
 from isobath.server.errors import ApiError, api_error
 
@@ -108,7 +109,8 @@ class EventStream(Response):
         except Exception as error:
             told = api_error(error)
             if told.status >= 500:
-                log.error("a stream ends with an error: %s", told.message)
+                ours = not isinstance(error, ApiError | IsobathError)
+                log.error("a stream ends with an error: %s", told.message, exc_info=ours)
             last = self._on_error(told)
             await send({"type": "http.response.body", "body": last, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -52,10 +52,11 @@ class Served:
 
 
 class Names:
-    """The names under which the model can be called."""
+    """The names under which the model can be called: those served, the checkpoint's as it was
+    asked for, and ALIASES."""
 
-    def __init__(self, served: tuple[str, ...]) -> None:
-        self.served = served
+    def __init__(self, served: tuple[str, ...], root: str) -> None:
+        self.served, self._root = served, root
 
     @property
     def first(self) -> str:
@@ -65,7 +66,7 @@ class Names:
         """The name that answers carry. Raises ApiError 404 for an unknown one."""
         if not name:
             return Served(self.first)
-        if name in self.served:
+        if name in self.served or name == self._root:
             return Served(name)
         if name in ALIASES:
             return Served(name, ALIASES[name])
@@ -100,7 +101,7 @@ class ServerState:
 
     @property
     def models(self) -> Names:
-        return Names(self.config.served_model_name or (Path(self.root).name,))
+        return Names(self.config.served_model_name or (Path(self.root).name,), self.root)
 
     @property
     def engine(self) -> Backend:
