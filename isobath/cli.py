@@ -39,9 +39,23 @@ app.add_typer(bench, name="bench")
 
 def _serve(config: ServerConfig, notes: list[Note]) -> int:
     """Serve until told to stop; the exit code."""
+    if config.ray:
+        return _serve_on_ray(config)
     from isobath.server import lifecycle
 
     return lifecycle.run(config, notes)
+
+
+def _serve_on_ray(config: ServerConfig) -> int:
+    from isobath.errors import ConfigError
+
+    try:
+        from isobath import ray_app
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError("--ray", found="no ray here", do="pip install 'isobath[ray]'") from error
+    return ray_app.run(config)
 
 
 command.register(app, _serve)

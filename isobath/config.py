@@ -196,10 +196,11 @@ class ServerConfig:
     may wait before new requests are refused; None: any number. shutdown_timeout: seconds that open
     requests have after SIGTERM. disable_access_log_for_endpoints: paths. generation_config: "auto":
     the checkpoint's defaults of sampling, "vllm": none. override_generation_config: goes before
-    them. device_ids: GPUs, one an engine; none: as the machine has them. load_format: "auto" or
-    "dummy". threads: CPU threads of an engine, None: torch decides, 1 for the bundled model.
-    allow_failed_verdicts: serve although the doctor found a kernel wrong here. dev_mode: routes
-    that change the engine (/reset_prefix_cache).
+    them. device_ids: GPUs, one an engine; none: as the machine has them. ray: serve on a Ray
+    cluster; ray_max_replicas: engines that it may start under load, None: data_parallel_size.
+    load_format: "auto" or "dummy". threads: CPU threads of an engine, None: torch decides, 1 for
+    the bundled model. allow_failed_verdicts: serve although the doctor found a kernel wrong here.
+    dev_mode: routes that change the engine (/reset_prefix_cache).
     """
 
     model: str | None = None
@@ -237,6 +238,8 @@ class ServerConfig:
     kv_events_config: Mapping[str, Any] | None = None
     data_parallel_size: int = 1
     device_ids: tuple[int, ...] = ()
+    ray: bool = False
+    ray_max_replicas: int | None = None
     revision: str | None = None
     download_dir: str | None = None
     numerics: str = "native"
@@ -260,6 +263,12 @@ class ServerConfig:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ConfigError(f"{name} must be at least {smallest}", found=str(value))
+        if self.ray_max_replicas is not None and self.ray_max_replicas < self.data_parallel_size:
+            raise ConfigError(
+                f"ray_max_replicas={self.ray_max_replicas}",
+                found=f"data_parallel_size={self.data_parallel_size}",
+                do="raise it: replicas grow from the one to the other",
+            )
         if bool(self.ssl_keyfile) != bool(self.ssl_certfile):
             raise ConfigError(
                 "TLS",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Optional
 
 import typer
@@ -100,6 +101,21 @@ def register(app: typer.Typer, start: Callable[[ServerConfig, list[Note]], int])
     serve.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     dashes = {"token_normalize_func": lambda name: name.replace("_", "-")}
     app.command("serve", cls=ServeCommand, context_settings=dashes)(serve)
+
+
+def parsed(words: list[str]) -> ServerConfig:
+    """What `isobath serve` with these words on its command line would be asked for."""
+    found: list[ServerConfig] = []
+
+    def keep(config: ServerConfig, notes: list[Note]) -> int:
+        found.append(config)
+        return 0
+
+    app = typer.Typer(add_completion=False)
+    register(app, keep)
+    with suppress(SystemExit):
+        app(words, standalone_mode=False)
+    return found[0]
 
 
 def _signature() -> inspect.Signature:

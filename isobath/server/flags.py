@@ -87,6 +87,8 @@ MODEL = _rows(
 ENGINE = _rows(
     "Engine",
     ("--data-parallel-size -dp", int, "data_parallel_size", "Engines, one a GPU."),
+    ("--ray", bool, "ray", "Engines are replicas on a Ray cluster."),
+    ("--ray-max-replicas", int, "ray_max_replicas", "As many as that under load."),
     ("--device", str, "device", "auto, gpu or cpu."),
     ("--device-ids", list, "device_ids", "GPUs to use, such as 0,1."),
     ("--threads", int, "threads", "CPU threads of an engine."),
