@@ -310,13 +310,22 @@ def emulate(
     dialect: Annotated[str, typer.Option(help="FP8 dialect: fnuz or ocp.")] = "fnuz",
     exact: Annotated[bool, typer.Option("--exact", help="Bit-exact matrix products.")] = False,
     checks: Annotated[str, typer.Option(help="all, none, or waits,lds,poison,schedule.")] = "all",
+    record: Annotated[
+        Path | None, typer.Option(help="JSON lines, a row a kernel; renewed for these ops.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A page of all rows, every check on; rows beside it.")
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="Python of an environment with another Triton.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run ops' gfx942 machine code on this CPU; exit 1 when a case disagrees."""
     from isobath.xcompile import emulate_run
 
-    wanted, facts = op or (), {"dialect": dialect, "checks": checks}
-    raise SystemExit(emulate_run.main(wanted, case, **facts, exact=exact, as_json=as_json))
+    plan = emulate_run.Plan(dialect, exact, checks, as_json, record, report, tuple(also or ()))
+    raise SystemExit(emulate_run.main(op or (), case, plan))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 
@@ -21,11 +22,27 @@ from isobath.errors import ConfigError
 from isobath.numerics.dialect import Dialect
 from isobath.ops.contract import Case, Op
 from isobath.ops.measure import CPU, Subject, expected, judge
+from isobath.xcompile.elf import code_hash
+from isobath.xcompile.resources import Resources, resources
 from isobath.xcompile.target import MACHINES
 from isobath.xcompile.triton_build import compiled
 from isobath.xcompile.triton_record import Launch, recording
 
 GFX942 = MACHINES["gfx942"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRun:
+    """One launch that was executed. code: hash of its machine code; found: what that takes; ran:
+    what was executed and checked."""
+
+    kernel: str
+    code: str
+    found: Resources
+    ran: Ran
+
+    def __str__(self) -> str:
+        return str(self.ran)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +57,12 @@ class Emulated:
     error: float
     note: str
     seconds: float
-    runs: list[Ran] = field(default_factory=list)
+    runs: list[KernelRun] = field(default_factory=list)
 
     @property
     def instructions(self) -> int:
         """Executed, counted once a wave."""
-        return sum(run.outcome.instructions for run in self.runs)
+        return sum(run.ran.outcome.instructions for run in self.runs)
 
 
 def emulate(
@@ -58,7 +75,7 @@ def emulate(
 ) -> Emulated:
     """Run and judge one case. A fault of a kernel, or an instruction that is not modelled, makes it
     disagree; errors of the launcher are raised."""
-    runs: list[Ran] = []
+    runs: list[KernelRun] = []
 
     def act(launch: Launch) -> None:
         runs.append(run_launch(launch, exact=exact, checks=checks))
@@ -76,17 +93,28 @@ def emulate(
     return Emulated(op.name, case.name, dialect.name, agrees, error, note, seconds, runs)
 
 
-def run_launch(launch: Launch, *, exact: bool, checks: str | Iterable[str]) -> Ran:
+def run_launch(launch: Launch, *, exact: bool, checks: str | Iterable[str]) -> KernelRun:
     """Execute one recorded launch on its tensors, which are changed in place."""
     binary = compiled(launch)
-    return run_program(
+    warps = int(launch.options["num_warps"])
+    ran = run_program(
         parse_text(binary.assembly),
         launch.grid,
         [(a.name, _value(a.type, a.value)) for a in launch.arguments],
-        num_warps=int(launch.options["num_warps"]),
+        num_warps=warps,
         lds_bytes=binary.shared_bytes,
         exact=exact,
         checks=checks,
+    )
+    code, found = _taken(binary.code, binary.assembly, binary.shared_bytes, warps)
+    return KernelRun(launch.name, code, found, ran)
+
+
+@lru_cache(maxsize=256)
+def _taken(code: bytes, assembly: str, shared_bytes: int, num_warps: int) -> tuple[str, Resources]:
+    """(hash of the machine code, what it takes of a compute unit)."""
+    return code_hash(code), resources(
+        GFX942, assembly, usage="", shared_bytes=shared_bytes, num_warps=num_warps
     )
 
 
