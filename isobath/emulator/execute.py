@@ -17,7 +17,7 @@ from isobath.emulator.faults import LaunchError, ResourceLimit
 from isobath.emulator.global_unit import Watch
 from isobath.emulator.machine import Dispatch, Machine
 from isobath.emulator.memory import Memory
-from isobath.emulator.schedule import INSTRUCTION_LIMIT, Order, Schedule
+from isobath.emulator.schedule import INSTRUCTION_LIMIT, Order, Schedule, run_in_turn
 
 POISON = 0xDEADBEEF
 BATCH_WAVES = 256
@@ -97,24 +97,40 @@ def execute(
 ) -> Array:
     """Run every workgroup; the executions of each block, counted in waves.
 
-    watch: makes a Watch for each batch of workgroups; traffic: one Watch of the whole launch.
+    watch: makes a Watch for each batch of workgroups; traffic: one Watch of the whole launch. Both
+    see every wave in lockstep alone.
     """
     compiled: Compiled = compile_program(program)
-    total = dispatch.workgroups
-    batch = total if uses_atomics(program) else max(1, BATCH_WAVES // dispatch.num_warps)
+    total, warps = dispatch.workgroups, dispatch.num_warps
+    serial = order != "lockstep" and warps > 1
+    batch = total if uses_atomics(program) else max(1, BATCH_WAVES // (1 if serial else warps))
     counts = np.zeros(len(compiled.blocks), np.int64)
-    machine: Machine | None = None
+    machines: list[Machine] = []
     for first in range(0, total, batch):
         size = min(batch, total - first)
-        if machine is None or machine.workgroups != size:
-            machine = Machine(compiled, memory, dispatch, size)
-        machine.reset(first, poison)
-        machine.watches.clear()
+        if not machines or machines[0].workgroups != size:
+            places = _turns(order, warps) if serial else [None]
+            machines = []
+            for place in places:
+                other = machines[0] if machines else None
+                machine = Machine(compiled, memory, dispatch, size, place=place, part_of=other)
+                machines.append(machine)
+        for machine in machines:
+            machine.reset(first, poison)
+            machine.counts.fill(0)
+            machine.watches.clear()
         if watch:
-            machine.watches.append(watch(machine))
+            machines[0].watches.append(watch(machines[0]))
         if traffic:
-            machine.watches.append(traffic)
-        machine.counts.fill(0)
-        Schedule(machine, order, limit).run()
-        counts += machine.counts
+            machines[0].watches.append(traffic)
+        if serial:
+            run_in_turn(machines, limit)
+        else:
+            Schedule(machines[0], limit).run()
+        counts += sum(machine.counts for machine in machines)
     return counts
+
+
+def _turns(order: Order, warps: int) -> list[int | None]:
+    """Places in a workgroup in the order in which their waves run."""
+    return list(range(warps) if order == "forward" else range(warps - 1, -1, -1))

@@ -193,6 +193,9 @@ def divide_scale(value: Array, denominator: Array, numerator: Array) -> tuple[Ar
     arrays = np.broadcast_arrays(value, denominator, numerator)
     value, denominator, numerator = (np.ascontiguousarray(x) for x in arrays)
     kind = value.dtype.type
+    nothing = (numerator == 0) | (denominator == 0)
+    if _far_from_edges(denominator, numerator, nothing):
+        return np.where(nothing, kind(np.nan), value), np.zeros(value.shape, bool)
     step, far, low = (64, 96, 23) if kind is f32 else (128, 768, 53)
     up, down = np.ldexp(value, step), np.ldexp(value, -step)
     reciprocal, quotient = _ratio_is_denormal(denominator, numerator)
@@ -201,7 +204,7 @@ def divide_scale(value: Array, denominator: Array, numerator: Array) -> tuple[Ar
     is_num = value.view(raw) == numerator.view(raw)
     gap = _exponent_bits(numerator) - _exponent_bits(denominator)
     cases = [
-        ((numerator == 0) | (denominator == 0), np.full_like(value, np.nan), False),
+        (nothing, np.full_like(value, np.nan), False),
         (gap >= far, np.where(is_den, up, value), True),
         (_denormal(denominator), up, False),
         (reciprocal & quotient, np.where(is_den, down, value), True),
@@ -217,6 +220,14 @@ def divide_scale(value: Array, denominator: Array, numerator: Array) -> tuple[Ar
         flagged |= fresh & flag
         done |= condition
     return result, flagged
+
+
+def _far_from_edges(denominator: Array, numerator: Array, nothing: Array) -> bool:
+    """Whether neither a number nor a quotient needs scaling, where both are not zero."""
+    low, high, far = (32, 222, 64) if denominator.dtype == f32 else (128, 1900, 512)
+    below, above = _exponent_bits(denominator), _exponent_bits(numerator)
+    near = (np.minimum(below, above) > low) & (np.maximum(below, above) < high)
+    return bool((near & (np.abs(below - above) < far) | nothing).all())
 
 
 def _ratio_is_denormal(denominator: Array, numerator: Array) -> tuple[Array, Array]:
@@ -238,6 +249,8 @@ def divide_fma(a: Array, b: Array, c: Array, scaled: Array) -> Array:
         plain = fma_f64(a, b, c)
         power = np.where(_exponent_bits(np.broadcast_to(c, plain.shape)) > 1023, 128, -128)
         return np.where(scaled, np.ldexp(plain, power), plain)
+    if not scaled.any():
+        return fma(a, b, c)
     total = fma64(a, b, c)
     large = _exponent_bits(np.ascontiguousarray(np.broadcast_to(c, total.shape))) > 127
     factor = np.where(scaled, np.where(large, 2.0**64, 2.0**-64), 1.0)
@@ -248,6 +261,9 @@ def divide_fixup(quotient: Array, denominator: Array, numerator: Array) -> Array
     """v_div_fixup: the special cases of numerator / denominator."""
     kind = quotient.dtype.type
     negative = np.signbit(denominator) ^ np.signbit(numerator)
+    usual = (denominator != 0) & (numerator != 0) & np.isfinite(denominator + numerator)
+    if usual.all() and not np.isnan(quotient).any():
+        return np.where(negative, -np.abs(quotient), np.abs(quotient))
     sign = np.where(negative, kind(-1), kind(1))
     infinite, zero = np.copysign(kind(np.inf), sign), np.copysign(kind(0), sign)
     result = np.copysign(np.abs(quotient), sign)

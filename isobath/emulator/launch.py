@@ -77,7 +77,8 @@ def launch(
     an int, up to three, or a function of the arguments by name. args: the kernel's parameters in
     order: NumPy arrays, torch CPU tensors (FP8 included), numbers; for a file without constexprs
     and None. exact: bit-exact matrix accumulation. checks: "all", "none", or some of "waits",
-    "lds", "poison", "schedule" and "traffic" (counts for perf.py); bounds are always checked.
+    "lds", "poison", "schedule" and "traffic" (counts for perf.py, "all,traffic" with every check);
+    bounds are always checked.
     entry: "preload" or "legacy", the kernel's two entry points. constexprs: further parameters by
     name, and compile options.
 
@@ -148,10 +149,8 @@ def _run(
 
 def _checks(checks: str | Iterable[str]) -> tuple[str, ...]:
     named = {"all": CHECKS, "none": ()}
-    if isinstance(checks, str):
-        wanted = named.get(checks, tuple(c for c in checks.split(",") if c))
-    else:
-        wanted = tuple(checks)
+    words = [c for c in checks.split(",") if c] if isinstance(checks, str) else list(checks)
+    wanted = tuple(dict.fromkeys(c for word in words for c in named.get(word, (word,))))
     unknown = [c for c in wanted if c not in (*CHECKS, "traffic")]
     if unknown:
         raise LaunchError(

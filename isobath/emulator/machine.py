@@ -64,13 +64,28 @@ class Dispatch:
 
 
 class Machine:
-    """`count` workgroups of a dispatch at once, from their start to their end."""
+    """`count` workgroups of a dispatch at once, from their start to their end.
 
-    def __init__(self, compiled: Compiled, memory: Memory, dispatch: Dispatch, count: int) -> None:
+    part_of: the machine whose workgroups these are, when this one has but the wave at `place` of
+    each; LDS and barriers are then the other's.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        memory: Memory,
+        dispatch: Dispatch,
+        count: int,
+        *,
+        place: int | None = None,
+        part_of: Machine | None = None,
+    ) -> None:
         self.compiled, self.dispatch = compiled, dispatch
         self.program = compiled.program
-        self.workgroups, self.waves = count, count * dispatch.num_warps
-        self.member = np.arange(self.waves) // dispatch.num_warps
+        places = np.arange(dispatch.num_warps) if place is None else np.array([place])
+        self.workgroups, self.waves = count, count * len(places)
+        self.member = np.arange(self.waves) // len(places)
+        self.place = np.tile(places, count)
         self.watches: list[Watch] = []
         self.registers = Registers(self.waves, *register_counts(compiled))
         self.vmem = GlobalUnit(self.registers, memory, self.site, self.watches)
@@ -80,6 +95,8 @@ class Machine:
         )
         self.scc = self.registers.scc
         self.barriers = np.zeros(count, np.int64)
+        if part_of:
+            self.local.store, self.barriers = part_of.local.store, part_of.barriers
         self.counts = np.zeros(len(compiled.blocks), np.int64)
         self.functions: dict[tuple[int, int], Callable[..., None]] = {}
         self.names = FUNCTIONS | self.registers.names()
@@ -120,8 +137,7 @@ class Machine:
             if wanted:
                 set_scalar(at, axis[self.member])
                 at += 1
-        wave_in_group = np.arange(self.waves) % dispatch.num_warps
-        self.registers.V[0] = (wave_in_group * 64)[:, None] + LANES
+        self.registers.V[0] = (self.place * 64)[:, None] + LANES
         self.exec[:] = ALL_LANES
 
     def workgroup_ids(self) -> tuple[Array, Array, Array]:
@@ -133,7 +149,7 @@ class Machine:
     def describe(self, wave: int) -> str:
         """A wave's workgroup and place, for a message."""
         ids = ", ".join(str(int(axis[self.member[wave]])) for axis in self.workgroup_ids())
-        return f"workgroup ({ids}), wave {wave % self.dispatch.num_warps}"
+        return f"workgroup ({ids}), wave {self.place[wave]}"
 
     def site(self, index: int) -> Site:
         return Site(index, self.program, self.describe)
@@ -159,12 +175,13 @@ class Machine:
         """A matrix product of every wave; c may be a literal's bits."""
         group = self.registers.group
         addend = np.array([c & 0xFFFFFFFF, c >> 32], u32) if isinstance(c, int) else group(c)
-        out = group(target)
-        result = multiply(name, group(a), group(b), addend, exact=self.dispatch.exact)
+        out, left, right = group(target), group(a), group(b)
         if waves is None:
-            out[...] = result
-        else:
-            np.copyto(out, result, where=waves[None])
+            out[...] = multiply(name, left, right, addend, exact=self.dispatch.exact)
+            return
+        on = np.flatnonzero(waves)
+        addend = addend if addend.ndim == 1 else addend[:, on]
+        out[:, on] = multiply(name, left[:, on], right[:, on], addend, exact=self.dispatch.exact)
 
 
 def register_counts(compiled: Compiled) -> tuple[int, int]:

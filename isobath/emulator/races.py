@@ -31,8 +31,7 @@ class RaceWatch:
         self.writers, self.readers = np.zeros(size, u32), np.zeros(size, u32)
         self.write_epoch, self.read_epoch = np.full(size, -1, i32), np.full(size, -1, i32)
         self.last_write = np.full(size, -1, i32)
-        warps = machine.dispatch.num_warps
-        self.bit = (u32(1) << (np.arange(machine.waves) % warps).astype(u32))[:, None]
+        self.bit = (u32(1) << machine.place.astype(u32))[:, None]
 
     def memory(self, site: int, address: Array, width: int, lanes: Array | None, what: str) -> None:
         """Global memory has no epochs."""

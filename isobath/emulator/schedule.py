@@ -2,11 +2,13 @@
 
 Waves that stand at the same block run together. Every sixteenth step the group that has waited
 longest goes first, or a spin lock would never be released. A serial order runs the waves of each
-workgroup one after another as far as barriers allow; a race that lockstep hides shows there.
+workgroup one after another as far as barriers allow; a race that lockstep hides shows there. It is
+made of one machine for each place in a workgroup, so that those that wait cost nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,31 +22,39 @@ from isobath.emulator.operands import unpack
 
 Order = Literal["lockstep", "forward", "reverse"]
 INSTRUCTION_LIMIT = 10**8
-_PATIENCE = 16
+_PATIENCE, _TURN = 16, 1 << 14
+"""Steps before the group that waited longest runs; steps before a wave that spins lets others."""
 _NEVER = 1 << 60
 
 
 class Schedule:
-    """One run of a machine from its entry to its end."""
+    """One run of a machine from its entry to its end. whole: the machine has every wave of its
+    workgroups, so that it can open their barriers."""
 
-    def __init__(self, machine: Machine, order: Order, limit: int = INSTRUCTION_LIMIT) -> None:
-        self.machine, self.order, self.limit = machine, order, limit
-        waves, warps = machine.waves, machine.dispatch.num_warps
+    def __init__(
+        self, machine: Machine, limit: int = INSTRUCTION_LIMIT, *, whole: bool = True
+    ) -> None:
+        self.machine, self.limit, self.whole = machine, limit, whole
+        waves = machine.waves
         start = machine.compiled.entries[machine.dispatch.entry]
         self.at = np.full(waves, start)
         self.done = np.zeros(waves, bool)
         self.waiting = np.zeros(waves, bool)
-        self.place = np.arange(waves) % warps
-        self.turns = range(warps) if order == "forward" else range(warps - 1, -1, -1)
         self.last = np.zeros(waves, np.int64)
         self.tick = self.executed = 0
-        self.together: int | None = start if order == "lockstep" else None
+        self.together: int | None = start
         self.every_wave = np.ones((waves, 1), bool)
         self.mask_key: Array | None = None
         self.masks: tuple[Array, Array] | None = None
 
     def run(self) -> None:
         """Run every wave to its end. Raises Fault."""
+        self.advance()
+        if not self.done.all():
+            raise deadlock([self])
+
+    def advance(self, steps: int = _NEVER) -> bool:
+        """Run until no wave can go on, or for so many steps; whether any was left."""
         with np.errstate(all="ignore"):
             while self.step():
                 if self.executed > self.limit:
@@ -52,16 +62,18 @@ class Schedule:
                         f"the launch executed more than {self.limit} instructions",
                         found="a loop that does not end, or a wait for a workgroup that never runs",
                     )
+                steps -= 1
+                if not steps:
+                    return True
+        return False
 
     def step(self) -> bool:
-        """One block of one group of waves; False when all have ended."""
+        """One block of one group of waves; False when none can go on."""
         if self.together is not None:
             return self._step_together(self.together)
         ready = ~self.done & ~self.waiting
         if not ready.any():
-            if self.done.all():
-                return False
-            raise self._deadlock()
+            return False
         block, active = self._choose(ready)
         self._run_divergent(block, active)
         return True
@@ -81,9 +93,11 @@ class Schedule:
             return False
         if kind in ("fall", "branch"):
             self.together = info.target
-        elif kind == "barrier":
+        elif kind == "barrier" and self.whole:
             machine.barriers += 1
             self.together = info.after
+        elif kind == "barrier":
+            self.at[:], self.waiting[:], self.together = info.after, True, None
         else:
             taken = self._condition(kind)
             if taken.all():
@@ -105,9 +119,6 @@ class Schedule:
         return self.masks
 
     def _choose(self, ready: Array) -> tuple[int, Array]:
-        if self.order != "lockstep":
-            turn = next(k for k in self.turns if (ready & (self.place == k)).any())
-            ready = ready & (self.place == turn)
         self.tick += 1
         if self.tick % _PATIENCE == 0:
             block = int(self.at[np.where(ready, self.last, _NEVER).argmin()])
@@ -119,7 +130,7 @@ class Schedule:
 
     def _run_divergent(self, block: int, active: Array) -> None:
         machine = self.machine
-        if self.order == "lockstep" and active.all():
+        if active.all():
             self.together = block
             return
         info = machine.compiled.blocks[block]
@@ -157,20 +168,42 @@ class Schedule:
 
     def _open_barriers(self) -> None:
         """A barrier opens when every wave of its workgroup waits there or has ended."""
+        if not self.whole:
+            return
         warps = self.machine.dispatch.num_warps
         done, waiting = self.done.reshape(-1, warps), self.waiting.reshape(-1, warps)
         opens = (done | waiting).all(1) & waiting.any(1)
         waiting[opens] = False
         self.machine.barriers[opens] += 1
 
-    def _deadlock(self) -> Deadlock:
-        stuck = np.flatnonzero(self.waiting)
-        wave = int(stuck[0])
-        compiled = self.machine.compiled
-        before = compiled.blocks[self.at[wave]].body[:1]
-        where = f", before {before[0]}" if before else ""
-        return Deadlock(
-            f"{len(stuck)} waves wait at a barrier that cannot open",
-            found=f"{self.machine.describe(wave)}{where}",
-            effect="a GPU would hang",
-        )
+
+def run_in_turn(machines: Sequence[Machine], limit: int = INSTRUCTION_LIMIT) -> None:
+    """Run machines with one wave of each workgroup in the order given: each as far as barriers
+    allow, or until its wave has spun for long. Raises Fault."""
+    turns = [Schedule(machine, limit, whole=False) for machine in machines]
+    while True:
+        unfinished = [turn.advance(_TURN) for turn in turns]
+        done = np.array([turn.done for turn in turns])
+        if done.all():
+            return
+        waiting = np.array([turn.waiting for turn in turns])
+        opens = (done | waiting).all(0) & waiting.any(0)
+        if not opens.any() and not any(unfinished):
+            raise deadlock(turns)
+        machines[0].barriers[opens] += 1
+        for turn in turns:
+            turn.waiting[opens] = False
+
+
+def deadlock(turns: Sequence[Schedule]) -> Deadlock:
+    """What to raise when no wave can go on."""
+    stuck = sum(int(turn.waiting.sum()) for turn in turns)
+    first = next(turn for turn in turns if turn.waiting.any())
+    wave = int(np.flatnonzero(first.waiting)[0])
+    before = first.machine.compiled.blocks[first.at[wave]].body[:1]
+    where = f", before {before[0]}" if before else ""
+    return Deadlock(
+        f"{stuck} waves wait at a barrier that cannot open",
+        found=f"{first.machine.describe(wave)}{where}",
+        effect="a GPU would hang",
+    )
