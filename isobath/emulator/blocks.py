@@ -11,6 +11,7 @@ from types import CodeType
 
 from isobath.emulator.code import Instruction, Program
 from isobath.emulator.faults import UnsupportedInstruction
+from isobath.emulator.image import BASE
 from isobath.emulator.isa import NO_EFFECT, TABLES
 from isobath.emulator.lower import Emitter, scalar_alu, vector_alu
 from isobath.emulator.lower_memory import is_memory, lower_memory
@@ -19,12 +20,14 @@ from isobath.emulator.operands import ConstantPool
 
 ALL, LANES_OFF, WAVES_OFF = 0, 1, 2
 _ENDS = ("s_branch", "s_endpgm", "s_barrier")
+_JUMPS = ("s_setpc_b64", "s_swappc_b64")
 _CONDITIONS = ("scc0", "scc1", "vccz", "vccnz", "execz", "execnz")
 
 
 @dataclass(slots=True)
 class Block:
-    """Straight-line code. kind: how it ends; target, after: the blocks that follow."""
+    """Straight-line code. kind: how it ends; target, after: the blocks that follow, but for "jump",
+    which goes to the address in a register."""
 
     body: tuple[Instruction, ...]
     kind: str
@@ -42,6 +45,8 @@ class Compiled:
     blocks: list[Block]
     entries: dict[str, int]
     pool: ConstantPool
+    at_address: dict[int, int] = field(default_factory=dict)
+    """Address -> block, where the program asks for addresses."""
 
     def code(self, index: int, version: int) -> CodeType:
         """Code object that defines `block` for one block in one version."""
@@ -100,7 +105,7 @@ def compile_program(program: Program) -> Compiled:
     if isinstance(found, Compiled):
         return found
     instructions = program.instructions
-    leaders = {0, program.preload_entry, *program.labels.values()}
+    leaders = {0, program.start, program.preload_entry, *program.labels.values()}
     for instruction in instructions:
         if _ends_block(instruction) or writes_exec(instruction):
             leaders.add(instruction.index + 1)
@@ -110,14 +115,17 @@ def compile_program(program: Program) -> Compiled:
     for k, start in enumerate(starts):
         stop = starts[k + 1] if k + 1 < len(starts) else len(instructions)
         blocks.append(_block(program, instructions[start:stop], number, k + 1))
-    entries = {"preload": number[program.preload_entry], "legacy": 0}
+    entries = {"preload": number[program.preload_entry], "legacy": number[program.start]}
     compiled = Compiled(program, blocks, entries, ConstantPool())
+    if program.image:
+        addresses = program.image.addresses
+        compiled.at_address = {BASE + addresses[at]: block for at, block in number.items()}
     program.cache["compiled"] = compiled
     return compiled
 
 
 def _ends_block(instruction: Instruction) -> bool:
-    return instruction.name.startswith(("s_cbranch", *_ENDS))
+    return instruction.name.startswith(("s_cbranch", *_ENDS)) or instruction.name in _JUMPS
 
 
 def _block(
@@ -126,6 +134,8 @@ def _block(
     last = body[-1]
     if not _ends_block(last):
         return Block(body, "fall", after, after, writes_exec(last))
+    if last.name in _JUMPS:
+        return Block(body, "jump", after, after, False)
     kind, target = last.name.removeprefix("s_"), after
     if kind.startswith("cbranch_"):
         kind = kind.removeprefix("cbranch_")

@@ -16,6 +16,7 @@ import numpy as np
 
 from isobath.emulator.bits import Array
 from isobath.emulator.faults import LaunchError
+from isobath.emulator.image import Image
 from isobath.emulator.memory import Memory, Segment
 
 
@@ -70,8 +71,8 @@ def host_array(name: str, value: Any) -> HostArray:
 class Buffers:
     """The arrays of one launch in emulated memory."""
 
-    def __init__(self, arrays: Sequence[HostArray]) -> None:
-        self.memory = Memory()
+    def __init__(self, arrays: Sequence[HostArray], image: Image | None = None) -> None:
+        self.memory = Memory(image)
         self.parts: list[tuple[HostArray, Segment]] = []
         self.addresses: dict[int, int] = {}
         for group in _overlapping(arrays):

@@ -11,8 +11,12 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isobath.emulator.faults import LaunchError
+
+if TYPE_CHECKING:
+    from isobath.emulator.image import Image
 
 _FLAGS_NAMES = "offen idxen sc0 sc1 nt glc slc clamp gds lds tfe addr64 row_mirror row_half_mirror"
 FLAGS = frozenset(_FLAGS_NAMES.split())
@@ -74,23 +78,35 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A kernel: its instructions, the index each label stands for, its descriptor."""
+    """A kernel: its instructions (functions that it calls may come first), the index each label
+    stands for, its descriptor; where all lies, if it asks."""
 
     name: str
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
     descriptor: Descriptor
+    image: Image | None = None
     cache: dict[object, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def start(self) -> int:
+        """Index of the kernel's first instruction."""
+        return self.labels.get(self.name, 0)
+
+    @property
+    def functions(self) -> list[int]:
+        """Indices at which functions begin: labels with names, not those of branches."""
+        return [at for name, at in self.labels.items() if not re.match(r"\.?L", name)]
 
     @property
     def preload_entry(self) -> int:
         """Index at which firmware that preloads kernel arguments starts (256 bytes in)."""
         if not self.descriptor.preload_sgprs:
-            return 0
-        for instruction in self.instructions:
+            return self.start
+        for instruction in self.instructions[self.start :]:
             if instruction.name == "s_branch":
                 return self.labels[instruction.operands[0]]
-        return 0
+        return self.start
 
 
 def split(text: str) -> list[str]:
@@ -150,6 +166,8 @@ def parse_instructions(text: str) -> tuple[tuple[Instruction, ...], dict[str, in
 @lru_cache(maxsize=256)
 def parse_text(text: str) -> Program:
     """A Program from Triton's `amdgcn` assembly, descriptor and argument layout included."""
+    from isobath.emulator.image import needs_image, placed
+
     directives: dict[str, str] = {}
     for line in text.splitlines():
         match = _DIRECTIVE.match(line)
@@ -169,7 +187,10 @@ def parse_text(text: str) -> Program:
     descriptor = _text_descriptor(
         directives, text, [Argument(int(o), int(s), k) for o, s, k in slots]
     )
-    return Program(name[1] if name else "kernel", instructions, labels, descriptor)
+    image = None
+    if needs_image(instructions):
+        instructions, image = placed(text, instructions, labels)
+    return Program(name[1] if name else "kernel", instructions, labels, descriptor, image)
 
 
 def _text_descriptor(found: dict[str, str], text: str, slots: list[Argument]) -> Descriptor:

@@ -6,6 +6,7 @@ decoded: layouts are those of the AMDGPU back-end's published code object format
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 from isobath.emulator.code import Argument, Descriptor, Program, parse_instructions
 from isobath.emulator.faults import LaunchError
+from isobath.emulator.image import Image, needs_image, told
 
 OBJDUMPS = ("llvm-objdump-22", "llvm-objdump-19", "llvm-objdump")
 _SIZED = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
@@ -59,7 +61,7 @@ def unpack(data: bytes, at: int = 0) -> tuple[Any, int]:
 
 def parse_elf(raw: bytes) -> Program:
     """The Program of the only kernel of a code object."""
-    note, find = _sections(raw)
+    note, find, constants = _sections(raw)
     kernel = note["amdhsa.kernels"][0]
     at = find(kernel[".symbol"])
     lds, scratch, kernarg = struct.unpack_from("<III", raw, at)
@@ -86,12 +88,20 @@ def parse_elf(raw: bytes) -> Program:
             for a in kernel.get(".args", [])
         ),
     )
-    instructions, labels = parse_instructions(disassemble(raw))
-    return Program(kernel[".name"], instructions, labels, descriptor)
+    text = disassemble(raw)
+    instructions, labels = parse_instructions(text)
+    image = None
+    if needs_image(instructions):
+        addresses = tuple(int(x, 16) for x in re.findall(r"// ([0-9A-F]{12}):", text))
+        assert len(addresses) == len(instructions), "llvm-objdump gives every address"
+        start, data = constants
+        image = Image(addresses, start, data)
+        instructions = told(instructions, image)
+    return Program(kernel[".name"], instructions, labels, descriptor, image)
 
 
-def _sections(raw: bytes) -> tuple[dict[str, Any], Callable[[str], int]]:
-    """(metadata note, symbol name -> file offset)."""
+def _sections(raw: bytes) -> tuple[dict[str, Any], Callable[[str], int], tuple[int, bytes]]:
+    """(metadata note, symbol name -> file offset, address and bytes of the constants)."""
     (table,) = struct.unpack_from("<Q", raw, 40)
     size, count, names = struct.unpack_from("<HHH", raw, 58)
     headers = [struct.unpack_from("<IIQQQQIIQQ", raw, table + i * size) for i in range(count)]
@@ -113,7 +123,8 @@ def _sections(raw: bytes) -> tuple[dict[str, Any], Callable[[str], int]]:
                 return int(headers[section][4] + value - headers[section][3])
         raise LaunchError(f"emulator: the code object has no symbol {symbol}")
 
-    return note, find
+    _, _, _, address, offset, length, *_ = by_name[".rodata"]
+    return note, find, (address, raw[offset : offset + length])
 
 
 def disassemble(raw: bytes) -> str:

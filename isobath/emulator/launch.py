@@ -129,7 +129,8 @@ def _run(
 ) -> Launch:
     """loaded: a _Loaded or a TritonCode."""
     check_resources(loaded.program, loaded.num_warps, loaded.lds_bytes)
-    buffers = Buffers([a for a in loaded.arguments if isinstance(a, HostArray)])
+    arrays = [a for a in loaded.arguments if isinstance(a, HostArray)]
+    buffers = Buffers(arrays, loaded.program.image)
     values = [buffers.address(a) if isinstance(a, HostArray) else a for a in loaded.arguments]
     packed = pack_arguments(loaded.program.descriptor, values, grid, loaded.num_warps)
     kernarg = buffers.memory.add(KERNARG, packed, writable=False)

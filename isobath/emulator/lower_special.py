@@ -49,6 +49,16 @@ def wrexec(e: Emitter) -> None:
     e.emit(f"copyto(scc, new != 0{', where=MW' if e.waves_off else ''})")
 
 
+def jump(e: Emitter) -> None:
+    """s_setpc_b64, s_swappc_b64: schedule.py goes to where machine.jump says; the latter keeps the
+    address behind it, its last operand."""
+    returns = e.instruction.name == "s_swappc_b64"
+    where = ", where=MW" if e.waves_off else ""
+    e.emit(f"copyto(machine.jump, {e.source(1 if returns else 0, 'U')}{where})")
+    if returns:
+        e.set_scalar(e.register(0), "U", e.source(2, "U"))
+
+
 _MODE = re.compile(r"hwreg\(HW_REG_MODE(?:,\s*(\d+),\s*(\d+))?\)")
 
 
@@ -268,6 +278,8 @@ def _unpacked_16() -> list[str]:
 
 SPECIAL: dict[str, Callable[[Emitter], None]] = {
     "s_setreg_imm32_b32": set_mode,
+    "s_setpc_b64": jump,
+    "s_swappc_b64": jump,
     "v_readfirstlane_b32": first_lane,
     "v_readlane_b32": read_lane,
     "v_writelane_b32": write_lane,

@@ -98,6 +98,7 @@ class Machine:
         if part_of:
             self.local.store, self.barriers = part_of.local.store, part_of.barriers
         self.counts = np.zeros(len(compiled.blocks), np.int64)
+        self.jump = np.zeros((self.waves, 1), u64)
         self.functions: dict[tuple[int, int], Callable[..., None]] = {}
         self.names = FUNCTIONS | self.registers.names()
         self.names |= {"machine": self, "vmem": self.vmem, "local": self.local}
@@ -150,6 +151,14 @@ class Machine:
         """A wave's workgroup and place, for a message."""
         ids = ", ".join(str(int(axis[self.member[wave]])) for axis in self.workgroup_ids())
         return f"workgroup ({ids}), wave {self.place[wave]}"
+
+    def jump_target(self, wave: int) -> int:
+        """The block at the address that a wave jumps to."""
+        address = int(self.jump[wave, 0])
+        if address not in self.compiled.at_address:
+            where = f"{self.describe(wave)} goes to {address:#x}, which is no beginning of code"
+            raise UnsupportedInstruction("s_setpc_b64", "a jump", where)
+        return self.compiled.at_address[address]
 
     def site(self, index: int) -> Site:
         return Site(index, self.program, self.describe)

@@ -15,9 +15,9 @@ import numpy as np
 from isobath.emulator.bits import Array, i64, u8
 from isobath.emulator.code import Program
 from isobath.emulator.faults import OutOfBounds
+from isobath.emulator.image import BASE, Image
 from isobath.emulator.storage import Bytes
 
-BASE = 0x1000_0000_0000
 SPACING = 1 << 36
 _PADDING = 16
 IN_PLACE = 1 << 28
@@ -55,8 +55,12 @@ class Site:
 class Memory:
     """The segments of one launch."""
 
-    def __init__(self) -> None:
+    def __init__(self, image: Image | None = None) -> None:
+        """image: of the code object, whose constants lie where the code looks for them."""
         self.segments: list[Segment] = []
+        if image:
+            self.add("the code's constants", np.frombuffer(image.data, u8), writable=False)
+            self.segments[0].base = BASE + image.start
 
     def add(self, name: str, octets: Array, *, align: int = 0, writable: bool = True) -> Segment:
         """A segment of `octets` (uint8, flat), at `align` mod 4096; a copy unless large."""

@@ -4,7 +4,8 @@
 
 a, b, c: sources in order; d: the old destination; r: the result; scc: the old SCC (0 or 1).
 Types: u uint32, i int32, U uint64, I int64, n the low half as int16; - no destination. SCC stays as
-it was where no expression is given. Functions are those of bits.py. Branches, s_waitcnt,
+it was where no expression is given. Functions are those of bits.py. What
+s_getpc_b64 gives is put among its sources by image.py. Branches, s_waitcnt,
 saveexec, loads and MODE are not here but in lower_special.py and lower_memory.py.
 Source of the meanings: AMD's published CDNA3 instruction set document.
 """
@@ -12,6 +13,7 @@ Source of the meanings: AMD's published CDNA3 instruction set document.
 SCALAR = """
 s_mov_b32 u u a
 s_mov_b64 U U a
+s_getpc_b64 U U a
 s_movk_i32 i i a
 s_cmov_b32 u ud where(scc, a, d)
 s_cmov_b64 U Ud where(scc, a, d)

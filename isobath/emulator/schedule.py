@@ -98,6 +98,9 @@ class Schedule:
             self.together = info.after
         elif kind == "barrier":
             self.at[:], self.waiting[:], self.together = info.after, True, None
+        elif kind == "jump":
+            self._jump(np.arange(machine.waves))
+            self.together = int(self.at[0]) if (self.at == self.at[0]).all() else None
         else:
             taken = self._condition(kind)
             if taken.all():
@@ -148,9 +151,16 @@ class Schedule:
             self.at[active] = info.after
             self.waiting |= active
             self._open_barriers()
+        elif kind == "jump":
+            self._jump(np.flatnonzero(active))
         else:
             goes = np.where(self._condition(kind), info.target, info.after)
             self.at[active] = goes[active]
+
+    def _jump(self, waves: Array) -> None:
+        """Send waves to the addresses in their registers."""
+        for wave in waves:
+            self.at[wave] = self.machine.jump_target(int(wave))
 
     def _count(self, block: int, waves: int) -> None:
         machine = self.machine

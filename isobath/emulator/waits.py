@@ -78,7 +78,7 @@ def uses(instruction: Instruction) -> tuple[list[str], list[str]]:
 
 def _writes_nothing(instruction: Instruction) -> bool:
     name = instruction.name
-    if "_store_" in name or name.startswith(("ds_write", "s_cmp", "s_bitcmp")):
+    if "_store_" in name or name.startswith(("ds_write", "s_cmp", "s_bitcmp", "s_setpc")):
         return True
     if "atomic" in name:
         return "sc0" not in instruction.modifiers
@@ -107,7 +107,8 @@ def find_missing_waits(program: Program) -> list[Report]:
     """Every finding, in program order."""
     instructions = program.instructions
     joins = set(program.labels.values())
-    states: dict[int, Pending] = {0: {}, program.preload_entry: {}}
+    states: dict[int, Pending] = {at: {} for at in (program.preload_entry, *program.functions)}
+    states.setdefault(program.start, {})
     work = list(states)
     found: dict[tuple[int, str], Report] = {}
     while work:
@@ -130,7 +131,7 @@ def find_missing_waits(program: Program) -> list[Report]:
 def _successors(program: Program, at: int, joins: set[int]) -> list[int] | None:
     """Where control goes when it does not simply fall through inside a block."""
     instruction = program.instructions[at]
-    if instruction.name.startswith("s_endpgm"):
+    if instruction.name.startswith(("s_endpgm", "s_setpc")):
         return []
     if instruction.name == "s_branch":
         return [program.labels[instruction.operands[0]]]
@@ -156,6 +157,8 @@ def _judge(
 
 def _after(instruction: Instruction, pending: Pending) -> Pending:
     """What is in flight behind an instruction."""
+    if instruction.name == "s_swappc_b64":  # a function begins by waiting for everything
+        return {}
     if instruction.name == "s_waitcnt":
         return _waited(instruction.operands[0], pending)
     counter = counter_of(instruction)
