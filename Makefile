@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 HAS_TORCH := -c 'import sys, importlib.metadata as m; \
   v = tuple(int(x) for x in m.version("torch").split(".")[:2]); sys.exit(not (2, 11) <= v < (2, 14))'
 
-.PHONY: demo test test-nightly test-gpu lint setup setup-asm clean
+.PHONY: demo test test-nightly test-gpu lint setup setup-asm setup-triton39 clean
 
 demo: $(VENV)/.installed
 	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --temperature 0.6 --seed 0
@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(PYTEST)
 
-test-nightly: lint
+test-nightly: lint setup-asm setup-triton39
 	$(PYTEST) -m "not gpu"
 
 # On a machine with a GPU; one process, since times and graphs do not share a device well.
@@ -42,8 +42,15 @@ setup-asm: setup
 	  command -v apt-get >/dev/null || { echo "make: no llvm-objdump-19 and no apt-get: install LLVM 19 or 22" >&2; exit 1; }; \
 	  sudo=$$(test $$(id -u) = 0 || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -qq -y llvm-19 clang-19; }
 
+# Triton 3.9 in an environment of its own, for what is compiled and emulated with both versions.
+setup-triton39: $(VENV)-triton39/.installed
+
+$(VENV)-triton39/.installed: scripts/asm/triton39.sh $(VENV)/.installed-test
+	scripts/asm/triton39.sh $(BIN)/python
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-triton39 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml Makefile
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11+ with venv found; name one: make PYTHON=..." >&2; exit 1; }

@@ -7,7 +7,7 @@ would, owns MODE, and binds blocks.py's functions to it; schedule.py decides whi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from isobath.emulator.faults import UnsupportedInstruction
 from isobath.emulator.global_unit import GlobalUnit, Watch
 from isobath.emulator.local_unit import LocalUnit
 from isobath.emulator.memory import Memory, Segment, Site
-from isobath.emulator.mfma import multiply
+from isobath.emulator.mfma import Products, multiply
 from isobath.emulator.registers import Registers
 
 ALL_LANES = u64(2**64 - 1)
@@ -48,7 +48,7 @@ class Dispatch:
     """One launch: grid in workgroups, waves a workgroup, LDS in bytes, the kernarg segment.
 
     entry: "preload" (256 bytes in, arguments already in SGPRs) or "legacy". exact: bit-exact
-    matrix products.
+    matrix products; products: those of earlier runs of this launch.
     """
 
     grid: tuple[int, int, int]
@@ -57,6 +57,7 @@ class Dispatch:
     kernarg: Segment
     entry: str = "preload"
     exact: bool = False
+    products: Products = field(default_factory=Products)
 
     @property
     def workgroups(self) -> int:
@@ -185,12 +186,12 @@ class Machine:
         group = self.registers.group
         addend = np.array([c & 0xFFFFFFFF, c >> 32], u32) if isinstance(c, int) else group(c)
         out, left, right = group(target), group(a), group(b)
-        if waves is None:
-            out[...] = multiply(name, left, right, addend, exact=self.dispatch.exact)
-            return
-        on = np.flatnonzero(waves)
+        on = slice(None) if waves is None else np.flatnonzero(waves)
         addend = addend if addend.ndim == 1 else addend[:, on]
-        out[:, on] = multiply(name, left[:, on], right[:, on], addend, exact=self.dispatch.exact)
+        if self.dispatch.exact:
+            out[:, on] = self.dispatch.products.multiply(name, left[:, on], right[:, on], addend)
+        else:
+            out[:, on] = multiply(name, left[:, on], right[:, on], addend, exact=False)
 
 
 def register_counts(compiled: Compiled) -> tuple[int, int]:

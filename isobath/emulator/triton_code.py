@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from isobath.emulator.buffers import HostArray, host_array, is_array
 from isobath.emulator.code import Program, parse_text
 from isobath.emulator.faults import LaunchError
@@ -57,15 +59,13 @@ def compile_kernel(
     from triton.compiler import ASTSource, compile, make_backend
     from triton.runtime.jit import create_function_from_signature
 
-    function, named = _unwrap(kernel, args, dict(kwargs))
+    function, named = _unwrap(kernel, args, dict(options) | dict(kwargs))
     _refuse_unknown(function)
     target = GPUTarget(*TARGET)
     backend = make_backend(target)
-    wrapped = [_wrap(f"argument {k}", value) for k, value in enumerate(args)]
-    for name, value in zip(function.arg_names, wrapped, strict=False):
-        if isinstance(value, _Pointer):
-            value.array = host_array(name, value.array.keep)
-    named = {name: _wrap(name, value) for name, value in named.items()} | dict(options)
+    names = [*function.arg_names, *(f"argument {k}" for k in range(len(args)))]
+    wrapped = [_wrap(name, value) for name, value in zip(names, args, strict=False)]
+    named = {name: _wrap(name, value) for name, value in named.items()}
     named.setdefault("debug", False)
     binder = create_function_from_signature(function.signature, function.params, backend)
     try:
@@ -79,12 +79,11 @@ def compile_kernel(
     chosen, signature, constexprs, attributes = function._pack_args(
         backend, named, bound, specialization, extra
     )
-    source = ASTSource(function, signature, constexprs, attributes)
+    made = getattr(function, "ASTSource", ASTSource)  # Gluon's functions have one of their own
+    source = made(function, signature, constexprs, attributes)
     compiled = compile(source, target=target, options=chosen.__dict__)
     arguments = tuple(
-        _number_or_array(name, bound[name], kind)
-        for name, kind in signature.items()
-        if kind != "constexpr"
+        part for name, kind in signature.items() for part in _passed(name, bound[name], kind)
     )
     return TritonCode(
         parse_text(compiled.asm["amdgcn"]),
@@ -98,7 +97,30 @@ def compile_kernel(
 
 
 def _wrap(name: str, value: Any) -> Any:
+    """An argument as the binder takes it: NumPy's scalars are numbers to it, too."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(_wrap(f"{name}[{k}]", part) for k, part in enumerate(value))
     return _Pointer(host_array(name, value)) if is_array(value) else value
+
+
+def _passed(name: str, value: Any, kind: Any) -> list[HostArray | int | float]:
+    """What the kernarg segment receives for one parameter; tuples and descriptors are taken apart
+    as AMD's launcher does."""
+    if kind == "constexpr":
+        return []
+    if isinstance(kind, tuple):
+        parts = enumerate(zip(value, kind, strict=True))
+        return [one for k, (v, t) in parts for one in _passed(f"{name}[{k}]", v, t)]
+    if not str(kind).startswith("tensordesc"):
+        return [_number_or_array(name, value, kind)]
+    flags = [value.padding == "nan"]
+    if hasattr(value, "round_f32_to_tf32"):  # Triton 3.9
+        flags.append(value.round_f32_to_tf32)
+    base = value.base.array if isinstance(value.base, _Pointer) else host_array(name, value.base)
+    sizes = [int(n) for n in (*value.shape, *value.strides)]
+    return [base, *sizes, *(int(flag) for flag in flags), *sizes]
 
 
 def _plain(value: Any) -> Any:
@@ -115,13 +137,17 @@ def _number_or_array(name: str, value: Any, kind: object) -> HostArray | int | f
     raise LaunchError(
         f"emulator: argument {name} is a {type(value).__name__}",
         found=f"Triton passes it as {kind}",
-        do="pass arrays, tensors and numbers; build descriptors inside the kernel",
+        do="pass arrays, tensors, numbers, tuples of these or tensor descriptors",
     )
 
 
 def _unwrap(kernel: Any, args: Sequence[Any], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The JIT function below @autotune and @heuristics, whose values are added to `named`."""
+    """The JIT function below @autotune and @heuristics, whose values are added to `named`; of an
+    @autotune the first configuration, unless `named` already says what it tunes."""
     while not hasattr(kernel, "_pack_args"):
+        configs = getattr(kernel, "configs", None)
+        if configs and not set(configs[0].kwargs) & set(named):
+            named |= configs[0].all_kwargs()
         heuristics = getattr(kernel, "values", None)
         if isinstance(heuristics, dict):
             known = dict(zip(kernel.arg_names, args, strict=False)) | named

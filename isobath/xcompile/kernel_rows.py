@@ -37,7 +37,7 @@ unit of the op's agreement, and the limit it must keep. Cases are small: launche
 sizes are compiled by `isobath xcompile`, not executed here.
 """
 CHECKED = """\
-Every launch ran in lockstep, again with other poison, and where a workgroup has several waves with
+Every launch ran in lockstep, then with other poison and, where a workgroup has several waves, with
 these one after another, forward and in reverse; with bit-exact matrix accumulation and the checks
 *bounds* (every global, LDS and scratch access), *waits* (missing s_waitcnt), *lds* (races, reads of
 unwritten LDS), *poison* (uninitialised registers) and *schedule* (order of waves; results of
