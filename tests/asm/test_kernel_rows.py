@@ -1,21 +1,19 @@
 """The table of emulated kernels: what a row sums up, that a run over one op leaves the others, that
-a fault and a disagreement are seen, and that the page in results/ is made of the rows beside it."""
+a fault and a disagreement are seen."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from isobath.errors import ConfigError
 from isobath.numerics import FNUZ
-from isobath.ops.table import contract, op_names
+from isobath.ops.table import contract
 from isobath.xcompile.emulate import Emulated, cases_of, emulate
 from isobath.xcompile.emulate_run import Plan, main
 from isobath.xcompile.kernel_rows import CAVEAT, load, render, replace_rows, rows_of
 
-RESULTS = Path(__file__).parents[2] / "results"
 EMBED = contract("embed")
 
 
@@ -66,13 +64,3 @@ def test_the_command_writes_rows_and_page(tmp_path: Path, capfd: pytest.CaptureF
 def test_a_record_of_one_case_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one case"):
         main(["embed"], "one", Plan(record=tmp_path / "x.jsonl"))
-
-
-def test_the_page_in_results_shows_every_op_in_two_versions_of_triton() -> None:
-    rows = [json.loads(line) for line in (RESULTS / "gfx942.jsonl").read_text().splitlines()]
-    assert (RESULTS / "gfx942.md").read_text(encoding="utf-8") == render(rows)
-    wanted = {name for name in op_names() if "triton" in contract(name).backends}
-    for release in {row["triton"] for row in rows}:
-        assert {row["op"] for row in rows if row["triton"] == release} == wanted
-    assert len({row["triton"] for row in rows}) == 2
-    assert all(row["agrees"] for row in rows)
