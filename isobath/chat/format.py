@@ -71,7 +71,7 @@ class ChatFormat:
     ) -> ChatFormat:
         """The format of a checkpoint. choice: one of VARIANTS overrides what the file's hash says.
 
-        Raises ConfigError, CorruptCheckpoint, or RequestError for a tokenizer without V4's control
+        Raises ConfigError, CheckpointError, or RequestError for a tokenizer without V4's control
         tokens.
         """
         return cls(read_texts(folder, choice), ControlIds.of(text), text, sanitize_user_text)

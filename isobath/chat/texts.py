@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from isobath.errors import ConfigError, CorruptCheckpoint, RequestError
+from isobath.errors import ConfigError, CorruptCheckpoint, RequestError, UnsupportedCheckpoint
 from isobath.model.text import BOS, EOS
 
 log = logging.getLogger(__name__)
@@ -146,12 +146,19 @@ def read_texts(folder: Path, choice: str | None = None) -> Texts:
     """The texts of a checkpoint. choice: one of VARIANTS goes before what the file says.
 
     Raises ConfigError for another choice, CorruptCheckpoint for a file that lacks what its format
-    needs or writes another format.
+    needs or writes another format, UnsupportedCheckpoint for another model's file.
     """
     if choice is not None and choice not in VARIANTS:
         raise ConfigError(f"chat format {choice!r}", do="use one of " + ", ".join(VARIANTS))
     file = folder / FILE
     if not file.is_file():
+        if others := sorted(file.parent.glob("encoding_*.py")):
+            raise UnsupportedCheckpoint(
+                f"{folder}: chats of another model",
+                found=f"encoding/{others[0].name}",
+                effect="prompts would not be those the model was trained on",
+                do=f"use a DeepSeek-V4 checkpoint, which has {FILE}",
+            )
         log.info("%s: no such file; no tools, efforts or response formats in prompts", file)
         return Texts(choice or JULY, file)
     source = file.read_bytes()

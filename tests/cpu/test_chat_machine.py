@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import chain, repeat
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isobath.chat import CallArguments, CallBegin, Machine
@@ -57,6 +57,7 @@ def test_the_meaning_of_an_answer_is_that_of_the_table(name: str) -> None:
     judge(case, parts(case.answer, repeat(7)))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(CASES)), st.lists(st.integers(0, 9), min_size=1))
 def test_the_meaning_does_not_depend_on_how_an_answer_is_cut(name: str, cuts: list[int]) -> None:
     case = CASES[name]
@@ -72,6 +73,7 @@ FRAGMENTS = (
 answers = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=8).map("".join)
 
 
+@settings(deadline=None)
 @given(answers, st.lists(st.integers(0, 9), min_size=1), st.booleans(), st.integers(0, 999))
 def test_any_answer_cut_anywhere_means_the_same(
     answer: str, cuts: list[int], thinking: bool, stop: int
@@ -87,6 +89,7 @@ def test_any_answer_cut_anywhere_means_the_same(
         assert [call.index for call in heard.begun] == list(range(len(heard.begun)))
 
 
+@settings(deadline=None)
 @given(answers)
 def test_without_tools_an_answer_is_passed_on_unchanged(answer: str) -> None:
     heard = hear(singly("a" + answer))

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isobath.chat import Machine, Tool, conversation_of
@@ -123,6 +123,7 @@ messages = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(
     messages | json_values,
     st.none() | st.lists(st.fixed_dictionaries({"function": functions}) | json_values, max_size=2),
@@ -149,6 +150,7 @@ def test_any_json_gives_a_prompt_or_a_refusal(
     Machine(FORMAT, rendered.token_ids, conversation.tools)
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_any_schema_lets_a_call_be_read(schema: Any) -> None:
     tool = Tool("f", {"name": "f", "parameters": {"properties": {"a": schema}, "a": schema}})

@@ -11,7 +11,7 @@ import pytest
 from isobath.chat import ChatFormat, Conversation, Message, Tool
 from isobath.chat.texts import FILE, HASHES, OURS, read_texts
 from isobath.engine.llm import BUNDLED
-from isobath.errors import ConfigError, CorruptCheckpoint, RequestError
+from isobath.errors import ConfigError, CorruptCheckpoint, RequestError, UnsupportedCheckpoint
 from tests.support.chat_streams import TEXT
 
 TEMPLATES = """
@@ -100,6 +100,13 @@ def test_a_file_that_lacks_something_is_refused(
 ) -> None:
     with pytest.raises(CorruptCheckpoint, match=complaint):
         read_texts(checkpoint(tmp_path, source), choice)
+
+
+def test_another_models_file_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, APRIL)
+    (folder / FILE).rename(folder / "encoding" / "encoding_dsv41.py")
+    with pytest.raises(UnsupportedCheckpoint, match=r"encoding_dsv41\.py"):
+        read_texts(folder)
 
 
 def test_without_the_file_plain_chat_goes_on(tmp_path: Path) -> None:
