@@ -34,7 +34,7 @@ def router(state: ServerState) -> APIRouter:
         chat, origins = chat_body(body)
         ready = await prepared(state, chat, request)
         name = state.models.resolve(body.model).name
-        asked = response_of(body, f"resp_{REQUEST_ID.get()}", name, time.time())
+        asked = response_of(body, ready.params, f"resp_{REQUEST_ID.get()}", name, time.time())
         events = ResponseEvents(asked, origins, sealed=SEALED in (body.include or ()))
         if not body.stream:
             return await unless_gone(request, _whole(state, ready, events))

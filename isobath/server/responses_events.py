@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from isobath.chat import CallArguments, CallBegin, Content, Delta, Reasoning
+from isobath.engine.sampling import SamplingParams
 from isobath.server.responses_request import ResponsesRequest
 from isobath.server.responses_tools import Origin, text_of
 from isobath.server.sealed import seal
@@ -41,10 +42,13 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def response_of(request: ResponsesRequest, id: str, model: str, created_at: float) -> Event:
+def response_of(
+    request: ResponsesRequest, params: SamplingParams, id: str, model: str, created_at: float
+) -> Event:
     """The response before anything has happened: what was asked for, echoed.
 
-    created_at: seconds since 1970.
+    params: what it is sampled with, where the request leaves that open. created_at: seconds since
+    1970.
     """
     asked = request.model_dump(by_alias=True, exclude_unset=True)
     form = asked.get("text") or {}
@@ -68,11 +72,11 @@ def response_of(request: ResponsesRequest, id: str, model: str, created_at: floa
         "reasoning": reasoning,
         "safety_identifier": request.safety_identifier,
         "store": False,
-        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "temperature": params.temperature,
         "text": form | {"format": form.get("format") or {"type": "text"}},
         "tool_choice": asked.get("tool_choice") or "auto",
         "tools": asked.get("tools") or [],
-        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "top_p": params.top_p,
         "truncation": "disabled",
         "usage": None,
         "user": request.user,

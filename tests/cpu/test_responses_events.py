@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 
 from isobath.chat import Answer, CallArguments, CallBegin, Content, Delta, Reasoning
+from isobath.engine.sampling import SamplingParams
 from isobath.server.dialect import deltas_of
 from isobath.server.responses_events import ResponseEvents, response_of
 from isobath.server.responses_request import ResponsesRequest
@@ -18,13 +19,16 @@ from tests.cpu.test_messages_events import answers
 
 USAGE = Usage(prompt_tokens=20, cached_tokens=16, completion_tokens=5, reasoning_tokens=2)
 ORIGINS = {"patch": Origin("patch", custom=True), "ns__read": Origin("read", "ns")}
+PARAMS = SamplingParams(temperature=0.5)
 REQUEST = ResponsesRequest.model_validate({"model": "m", "input": "Hi"})
 
 
 def events_of(
     deltas: list[Delta], reason: str = "stop", *, sealed: bool = False
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    events = ResponseEvents(response_of(REQUEST, "resp_1", "m", 1.0), ORIGINS, sealed=sealed)
+    events = ResponseEvents(
+        response_of(REQUEST, PARAMS, "resp_1", "m", 1.0), ORIGINS, sealed=sealed
+    )
     whole = events.start()
     for delta in deltas:
         whole += events.take([delta])
@@ -123,7 +127,7 @@ def test_a_response_that_met_its_limit_is_incomplete() -> None:
 
 
 def test_a_response_that_an_error_ended_has_failed() -> None:
-    events = ResponseEvents(response_of(REQUEST, "resp_1", "m", 1.0), {})
+    events = ResponseEvents(response_of(REQUEST, PARAMS, "resp_1", "m", 1.0), {})
     whole = [*events.start(), *events.take([Content("a")]), *events.fail("server_error", "gone")]
     assert whole[-1]["type"] == "response.failed"
     assert whole[-1]["response"]["error"] == {"code": "server_error", "message": "gone"}
@@ -154,9 +158,10 @@ def test_what_was_asked_is_echoed() -> None:
         "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
         "reasoning": {"effort": "high"},
     }
-    response = response_of(ResponsesRequest.model_validate(asked), "resp_1", "m", 1.0)
+    response = response_of(ResponsesRequest.model_validate(asked), PARAMS, "resp_1", "m", 1.0)
     for name in ("instructions", "metadata", "tools", "tool_choice", "text"):
         assert response[name] == asked[name]
+    assert response["temperature"] == 0.5
     assert response["reasoning"]["effort"] == "high" and response["store"] is False
 
 
