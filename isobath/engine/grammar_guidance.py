@@ -140,17 +140,17 @@ def _calls(value: Mapping[str, Any], marker: int) -> str:
     several = "(" + invokes + ")" + ("+" if value["parallel"] else "")
     lines = [
         "%llguidance {}",
-        f'calls: "\\n\\n<" {mark} "tool_calls>\\n" {several} "</" {mark} "tool_calls>"',
+        f'calls: {mark} "tool_calls>\\n" {several} "</" {mark} "tool_calls>"',
         f'end: "</" {mark} "parameter>\\n"',
         f'raw: /(?s:.*)<\\// {mark} "parameter>\\n"',
         'raw_name: /[^"\\n<>]+/',
     ]
     if value["choice"] == "required":
-        lines.append("start: calls")
+        lines.append('start: "\\n\\n<" calls')
     elif "content" in value:
-        lines += ["start: calls | content", f"content: {_json(value['content'])}"]
+        lines += ['start: "\\n\\n<" calls | content', f"content: {_json(value['content'])}"]
     else:
-        lines += ["start: free | free calls", "free: /(?s:.*)/"]
+        lines.append("start: /(?s:.*)/ | /(?s:.*)</ calls")
     for index, tool in enumerate(tools):
         lines += _invoke(index, tool, mark)
     return "\n".join(lines)
