@@ -6,6 +6,7 @@ with started("--max-num-seqs", "4") as server:
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 READY = re.compile(r"isobath ready on (\S+) ")
@@ -31,11 +32,17 @@ def free_port() -> int:
 class ServeCommand:
     """A running server. lines: of its stderr so far."""
 
-    def __init__(self, flags: tuple[str, ...], port: int) -> None:
+    def __init__(
+        self, flags: tuple[str, ...], port: int, python: str, env: Mapping[str, str]
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "isobath", "serve", "--port", str(port), *flags]
+        command = [python, "-m", "isobath", "serve", "--port", str(port), *flags]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **env},
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -79,9 +86,11 @@ class ServeCommand:
 
 
 @contextmanager
-def started(*flags: str) -> Iterator[ServeCommand]:
-    """Start a server on a free port and end it, whatever happens."""
-    server = ServeCommand(flags, free_port())
+def started(
+    *flags: str, python: str = sys.executable, env: Mapping[str, str] | None = None
+) -> Iterator[ServeCommand]:
+    """Start a server on a free port and end it, whatever happens. env: beside what there is."""
+    server = ServeCommand(flags, free_port(), python, env or {})
     try:
         yield server
     finally:
