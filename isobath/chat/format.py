@@ -7,12 +7,13 @@ the text, here it becomes token ids.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isobath.chat.conversation import Conversation, Rendered
 from isobath.chat.dsml import DSML
-from isobath.chat.render import ASSISTANT, END_THINK, TASKS, THINK, USER, render, thinks
+from isobath.chat.render import ASSISTANT, END_THINK, TASKS, THINK, USER, render
 from isobath.chat.replay import Replay
 from isobath.chat.texts import VARIANTS, Texts, read_texts
 from isobath.errors import RequestError
@@ -43,6 +44,16 @@ class ControlIds:
             text.eos,
             frozenset(text.token_id(name) for name in closers),
         )
+
+    def reasoning_open(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether a prompt ends inside reasoning. Its last token says so, except where the last
+        message is to be continued; then the last of these tokens does."""
+        for token in reversed(prompt_ids):
+            if token == self.think:
+                return True
+            if token in self.closed:
+                return False
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +103,9 @@ class ChatFormat:
         except RecursionError as error:
             raise RequestError("messages or tools: nested too deeply") from error
         if not self.sanitize:
-            return Rendered(prompt, self.text.encode(prompt), thinks(conversation))
-        ids: list[int] = []
+            ids = self.text.encode(prompt)
+            return Rendered(prompt, ids, self.ids.reasoning_open(ids))
+        ids = []
         own = ""
         for segment in segments:
             if not segment.foreign:
@@ -101,4 +113,5 @@ class ChatFormat:
                 continue
             ids += self.text.encode(own, bos=False) + self.text.encode_plain(segment.text)
             own = ""
-        return Rendered(prompt, ids + self.text.encode(own, bos=False), thinks(conversation))
+        ids += self.text.encode(own, bos=False)
+        return Rendered(prompt, ids, self.ids.reasoning_open(ids))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from isobath.chat.block import BlockReader
 from isobath.chat.conversation import Tool, ToolCall
 from isobath.chat.deltas import Answer, CallArguments, Content, Delta, Reasoning
-from isobath.chat.format import ChatFormat, ControlIds
+from isobath.chat.format import ChatFormat
 from isobath.chat.replay import Block, Replay, call_id
 from isobath.chat.tags import (
     BLANKS,
@@ -84,7 +84,7 @@ class Machine:
         self._eos = format.ids.eos
         self._tools = {tool.name: tool for tool in tools}
         self._ids, self._replay = ids, replay
-        self._reasons = begins_reasoning(prompt_ids, format.ids)
+        self._reasons = format.ids.reasoning_open(prompt_ids)
         self._unclosed = self._reasons  # no end of the reasoning has come
         self._reasoning: list[str] = []
         self._content: list[str] = []
@@ -301,14 +301,3 @@ class Machine:
         pieces = {c.id: p for b in marked for c, p in zip(b.calls, b.pieces, strict=True)}
         whole = marked[0].text if len(marked) == len(blocks) == 1 else ""
         replay.remember(Block(whole, calls, tuple(pieces.get(call.id, "") for call in calls)))
-
-
-def begins_reasoning(prompt_ids: Sequence[int], ids: ControlIds) -> bool:
-    """Whether reasoning is open at the end of a prompt. Its last token says so, except where the
-    last message is to be continued; then the last of these tokens does."""
-    for token in reversed(prompt_ids):
-        if token == ids.think:
-            return True
-        if token in ids.closed:
-            return False
-    return False

@@ -44,7 +44,8 @@ def prompt(messages: Sequence[Any], variant: str = "v4", **asked: Any) -> str:
     form = FORMATS[variant]
     rendered = form.render(conversation_of(list(messages), **asked))
     assert rendered.token_ids == TEXT.encode(rendered.text)
-    assert rendered.thinking == rendered.text.endswith("<think>") or asked
+    assert rendered.thinking is FORMATS[variant].ids.reasoning_open(rendered.token_ids)
+    assert rendered.thinking is rendered.text.endswith("<think>") or rendered.text[-1] != ">"
     text = rendered.text.replace(form.texts.tools(['{"name": "f", "parameters": {"é": 1}}']), "{T}")
     text = text.replace(form.texts.response_format('{"type": "object"}'), "{R}")
     for long, short in SHORT.items():
@@ -158,6 +159,9 @@ def test_the_last_message_can_be_continued() -> None:
     assert thinking(hi, answer, **go_on) == "<BOS><U>hi<A><think>r</think>a"
     reasoning = {"role": "assistant", "reasoning": "r"}
     assert thinking(hi, reasoning, **go_on) == "<BOS><U>hi<A><think>r"
+    for last, inside in ((reasoning, True), (answer, False)):
+        asked = conversation_of([hi, last], thinking=True, continue_final_message=True)
+        assert FORMATS["v4"].render(asked).thinking is inside
     with pytest.raises(RequestError, match="nothing to continue"):
         chat(hi, **go_on)
 
