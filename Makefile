@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 HAS_TORCH := -c 'import sys, importlib.metadata as m; \
   v = tuple(int(x) for x in m.version("torch").split(".")[:2]); sys.exit(not (2, 11) <= v < (2, 14))'
 
-.PHONY: demo test test-nightly test-gpu lint setup setup-asm setup-triton39 clean
+.PHONY: demo test test-nightly test-gpu lint setup setup-asm setup-triton39 setup-browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/isobath generate --prompt "The json module" --max-tokens 128 --temperature 0.6 --seed 0
@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(PYTEST)
 
-test-nightly: lint setup-asm setup-triton39
+test-nightly: lint setup-asm setup-triton39 setup-browser
 	$(PYTEST) -m "not gpu"
 
 # On a machine with a GPU; one process, since times and graphs do not share a device well.
@@ -48,6 +48,13 @@ setup-triton39: $(VENV)-triton39/.installed
 $(VENV)-triton39/.installed: scripts/asm/triton39.sh $(VENV)/.installed-test
 	scripts/asm/triton39.sh $(BIN)/python
 	@touch $@
+
+# Debian's Chromium, with which the nightly tests look at the status page.
+setup-browser:
+	@command -v chromium || command -v chromium-browser || { \
+	  command -v apt-get >/dev/null || { echo "make: no chromium and no apt-get: install Chromium" >&2; exit 1; }; \
+	  sudo=$$(test $$(id -u) = 0 || echo sudo); $$sudo apt-get update -qq && \
+	  $$sudo apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }
 
 clean:
 	rm -rf $(VENV) $(VENV)-triton39 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

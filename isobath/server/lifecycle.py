@@ -32,6 +32,7 @@ from isobath.server.metrics import Metrics
 from isobath.server.observe import Observed, Observer
 from isobath.server.request_log import RequestLog
 from isobath.server.state import ServerState
+from isobath.server.traces import tracing
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the pools of clients and proxies keep a connection, or they meet resets."""
@@ -73,6 +74,8 @@ def watched(state: ServerState, backend: Backend) -> Backend:
     observers: list[Observer] = [RequestLog(state)]
     if isinstance(state.metrics, Metrics):
         observers.append(state.metrics)
+    if endpoint := state.config.otlp_traces_endpoint:
+        observers.append(tracing(endpoint, state.models.first))
     return Observed(backend, observers)
 
 

@@ -42,7 +42,7 @@ text-transform:uppercase;letter-spacing:.05em}
 .bar i{display:block;height:100%;background:var(--deep);border-radius:3px;transition:width .4s}
 .wide{grid-column:1/-1}.row{display:flex;justify-content:space-between;align-items:baseline;gap:12px;
 flex-wrap:wrap}
-#spark{width:100%;height:120px;display:block;margin-top:8px}
+#spark{width:100%;height:120px;display:block;margin:8px 0}
 #spark path{vector-effect:non-scaling-stroke}
 #spark .g{stroke:var(--deep);fill:none;stroke-width:2;stroke-linejoin:round}
 #spark .a{fill:var(--fill);stroke:none}
@@ -55,7 +55,7 @@ th{font-weight:600;color:var(--dim);text-align:left;padding:5px 12px 5px 0;white
 td{border-top:1px solid var(--line);padding:6px 12px 6px 0;vertical-align:top}
 td:first-child,td code{font-family:ui-monospace,SFMono-Regular,Menlo,monospace;font-size:12.5px}
 .v{font-weight:600;white-space:nowrap}.v.ok{color:var(--ok)}.v.un{color:var(--wait)}
-.v.bad{color:var(--bad)}
+.v.bad{color:var(--bad)}.v.no{color:var(--dim);font-weight:400}
 summary{cursor:pointer;color:var(--dim)}
 details ul{margin:4px 0 0;padding-left:18px;color:var(--dim)}
 footer{color:var(--dim);font-size:12.5px;margin-top:18px}a{color:var(--deep)}
@@ -67,11 +67,12 @@ const [W,H]=document.getElementById("spark").dataset.size.split(" ").map(Number)
 const $=id=>document.getElementById(id),n=x=>Math.round(x).toLocaleString("en-US");
 function line(v,m){const w=W,h=H,k=Math.max(1,v.length-1);
 return v.map((y,i)=>(i?"L":"M")+(w*i/k).toFixed(1)+" "+(h-2-(h-8)*y/m).toFixed(1)).join("")}
-function draw(s){const g=s.generation_rates,p=s.prompt_rates,m=Math.max(1,...g,...p);
-const c=line(g,m);$("g").setAttribute("d",c);$("p").setAttribute("d",line(p,m));
+function draw(s){const g=s.generation_rates,p=s.prompt_rates,m=Math.max(1,...g),k=Math.max(1,...p);
+const c=line(g,m);$("g").setAttribute("d",c);$("p").setAttribute("d",line(p,k));
 $("a").setAttribute("d",c?c+`L${W} ${H}L0 ${H}Z`:"");
 $("rate").textContent=n(g.length?g[g.length-1]:0);
-$("prate").textContent=n(p.length?p[p.length-1]:0);$("peak").textContent=n(m>1||g.length?m:0)}
+$("prate").textContent=n(p.length?p[p.length-1]:0);
+$("peak").textContent=n(g.length?m:0);$("ppeak").textContent=n(p.length?k:0)}
 function span(t){const d=Math.floor(t/86400),h=Math.floor(t/3600)%24,m=Math.floor(t/60)%60;
 return d?d+" d "+h+" h":h?h+" h "+m+" min":m?m+" min "+Math.floor(t%60)+" s":Math.floor(t)+" s"}
 function show(s){document.body.dataset.live=s.uptime_seconds;
@@ -106,10 +107,9 @@ def page(status: Mapping[str, Any], facts: EngineFacts | None) -> str:
 <header>{MARK}<div class="grow"><h1>{model}</h1><p>{_subtitle(status, facts)}</p></div>
 <span id="phase" class="pill {phase}">{phase}</span></header>
 <section class="grid">
-{_card("Running", '<span id="running">' + f"{status['running']:,}</span>", "sequences")}
-{_card("Waiting", '<span id="waiting">' + f"{status['waiting']:,}</span>", "sequences")}
+{_counts(status, facts)}
 {_cache(status, facts)}
-{_card("Prefix cache", f'<span id="hits">{_rate(status["prefix_hit_rate"])}</span>', "found")}
+{_card("Prefix cache", _live("hits", _rate(status["prefix_hit_rate"])), "", "of tokens looked up")}
 {_throughput(status)}
 {_plan(facts)}
 </section>
@@ -121,9 +121,9 @@ def page(status: Mapping[str, Any], facts: EngineFacts | None) -> str:
 """
 
 
-def curve(values: Sequence[float], most: float) -> str:
-    """An SVG path through the values, 0 at the bottom and `most` near the top."""
-    steps = max(1, len(values) - 1)
+def curve(values: Sequence[float]) -> str:
+    """An SVG path through the values: 0 at the bottom, the largest near the top."""
+    steps, most = max(1, len(values) - 1), max([1.0, *values])
     points = [
         f"{WIDTH * i / steps:.1f} {HEIGHT - 2 - (HEIGHT - 8) * v / most:.1f}"
         for i, v in enumerate(values)
@@ -143,37 +143,54 @@ def _subtitle(status: Mapping[str, Any], facts: EngineFacts | None) -> str:
     return escape(" · ".join(parts))
 
 
-def _card(title: str, number: str, unit: str, rest: str = "") -> str:
+def _card(title: str, number: str, unit: str, note: str = "", bar: str = "") -> str:
+    small = f" <small>{unit}</small>" if unit else ""
+    below = f'<p class="note">{note}</p>' if note else ""
     return (
-        f'<div class="card"><h2>{title}</h2><div class="num">{number} <small>{unit}</small></div>'
-        f"{rest}</div>"
+        f'<div class="card"><h2>{title}</h2><div class="num">{number}{small}</div>'
+        f"{bar}{below}</div>"
+    )
+
+
+def _live(name: str, text: str) -> str:
+    """A number that the script keeps up to date."""
+    return f'<span id="{name}">{text}</span>'
+
+
+def _counts(status: Mapping[str, Any], facts: EngineFacts | None) -> str:
+    running, waiting = f"{status['running']:,}", f"{status['waiting']:,}"
+    most = f"at most {facts.max_num_seqs:,} an engine" if facts else ""
+    first = _card("Running", _live("running", running), "sequences", most)
+    return first + _card(
+        "Waiting", _live("waiting", waiting), "sequences", "first come, first served"
     )
 
 
 def _cache(status: Mapping[str, Any], facts: EngineFacts | None) -> str:
     usage = 100 * status["kv_cache_usage"]
     bar = f'<div class="bar"><i id="kvbar" style="width:{usage}%"></i></div>'
+    note = ""
     if facts:
-        tokens, size = facts.num_pages * facts.page_tokens, facts.cache_bytes / (1 << 30)
-        bar += f'<p class="note">of {tokens:,} tokens, {size:,.1f} GiB</p>'
-    return _card("KV cache", f'<span id="kv">{usage:.1f}</span>', "% in use", bar)
+        gib = facts.cache_bytes / (1 << 30)
+        size = f"{gib:,.1f} GiB" if gib >= 1 else f"{1024 * gib:,.1f} MiB"
+        note = f"of {facts.num_pages * facts.page_tokens:,} tokens, {size}"
+    return _card("KV cache", _live("kv", f"{usage:.1f}"), "% in use", note, bar)
 
 
 def _throughput(status: Mapping[str, Any]) -> str:
     prompt, generation = status["prompt_rates"], status["generation_rates"]
-    most = max([1.0, *prompt, *generation])
-    line = curve(generation, most)
+    line = curve(generation)
     area = f"{line}L{WIDTH} {HEIGHT}L0 {HEIGHT}Z" if line else ""
     last = generation[-1] if generation else 0
     return f"""<div class="card wide"><div class="row"><div><h2>Throughput</h2>
 <div class="num"><span id="rate">{last:,.0f}</span> <small>tokens/s generated</small></div></div>
-<p class="note key"><b></b>generated<b class="p"></b>prompts,
-now <span id="prate">0</span> tokens/s · peak <span id="peak">0</span></p></div>
+<p class="note key"><b></b>generated, peak <span id="peak">0</span><b class="p"></b>prompts,
+now <span id="prate">0</span>, peak <span id="ppeak">0</span> tokens/s</p></div>
 <svg id="spark" data-size="{WIDTH} {HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"
 preserveAspectRatio="none" role="img"
 aria-label="tokens per second over the last minute and a half">
 <path class="x" d="M0 {HEIGHT - 1}H{WIDTH}"/>
-<path id="a" class="a" d="{area}"/><path id="p" class="p" d="{curve(prompt, most)}"/>
+<path id="a" class="a" d="{area}"/><path id="p" class="p" d="{curve(prompt)}"/>
 <path id="g" class="g" d="{line}"/></svg>
 <p class="note"><span id="gtok">{status["generation_tokens"]:,}</span> tokens generated,
 <span id="ptok">{status["prompt_tokens"]:,}</span> prompt tokens,
@@ -183,20 +200,22 @@ aria-label="tokens per second over the last minute and a half">
 def _plan(facts: EngineFacts | None) -> str:
     if facts is None:
         return ""
-    rows = "".join(_row(op) for op in facts.ops)
+    others = any(op.rejected for op in facts.ops)
+    rows = "".join(_row(op, others=others) for op in facts.ops)
+    last = "<th>not taken</th>" if others else ""
     return f"""<div class="card wide"><h2>Plan</h2><div class="scroll"><table><thead><tr><th>op</th>
-<th>backend</th><th>verdict</th><th>why</th><th>not taken</th></tr></thead><tbody>{rows}</tbody>
+<th>backend</th><th>verdict</th><th>why</th>{last}</tr></thead><tbody>{rows}</tbody>
 </table></div></div>"""
 
 
-def _row(op: BoundOp) -> str:
+def _row(op: BoundOp, *, others: bool) -> str:
     mark, text = verdict(op)
-    others = "".join(f"<li><code>{escape(b)}</code>: {escape(w)}</li>" for b, w in op.rejected)
-    more = f"<details><summary>{len(op.rejected)}</summary><ul>{others}</ul></details>"
+    items = "".join(f"<li><code>{escape(b)}</code>: {escape(w)}</li>" for b, w in op.rejected)
+    more = f"<details><summary>{len(op.rejected)}</summary><ul>{items}</ul></details>"
+    last = f"<td>{more if items else ''}</td>" if others else ""
     return (
         f"<tr><td>{escape(op.op)}</td><td><code>{escape(op.backend)}</code></td>"
-        f'<td class="v {mark}">{text}</td><td>{escape(op.reason)}</td>'
-        f"<td>{more if others else ''}</td></tr>"
+        f'<td class="v {mark}">{text}</td><td>{escape(op.reason)}</td>{last}</tr>'
     )
 
 
@@ -208,7 +227,7 @@ def verdict(op: BoundOp) -> tuple[str, str]:
         return "ok", "✓ passed"
     if "small cases" in op.reason:
         return "un", "◦ checked at start"
-    return "un", "– not asked"
+    return "no", "none needed" if op.backend == "torch" else "not asked"
 
 
 def _rate(value: float | None) -> str:
