@@ -35,7 +35,7 @@ class Traces:
 
         carrier = {"traceparent": call.traceparent} if call.traceparent else {}
         params = call.params
-        attributes = {
+        attributes: dict[str, Any] = {
             "gen_ai.request.id": call.request_id,
             "gen_ai.request.model": self._model,
             "gen_ai.request.max_tokens": params.max_tokens,

@@ -226,3 +226,16 @@ def test_version_names_what_a_report_needs(run: Run) -> None:
 
 def test_completion_can_be_installed(run: Run) -> None:
     assert "--install-completion" in run("--help").out
+
+
+def test_version_and_environment_say_what_a_report_needs(run: Run) -> None:
+    assert run("--version").out.startswith(f"isobath {isobath.__version__}, torch ")
+    told = run("collect-env")
+    assert told.code == 0
+    for word in ("isobath", "python", "torch", "device", "FP8 dialect", "uvicorn"):
+        assert any(line.startswith(f"{word} ") for line in told.out.splitlines()), word
+
+
+def test_a_serve_flag_that_is_misspelt_names_the_nearest(run: Run) -> None:
+    refused = run("serve", "--max-num-sequences", "4")
+    assert refused.code == 2 and "--max-num-seqs" in refused.err.replace("\n", " ")
