@@ -7,7 +7,9 @@ How many there are follows from the token's own number of entries alone, so neit
 the table's width changes a bit of a result.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -68,13 +70,73 @@ def attend(
     eps: float | None,
 ) -> torch.Tensor:
     """attend; with eps None q is taken as normed and rotated (sparse_attention)."""
+    kind = target_of(q).kind
+    layout = window.layout
+    spoken = compressed.dialect if compressed else window.dialect
+    heads = q.shape[1]
+    tile = NARROW if heads <= 16 or layout.plain else TILES[kind]
+    if tile.ptx and FNUZ in (window.dialect, spoken):
+        tile = BY_INTEGERS
+    rows = min(HEADS, max(16, pow2(heads)))
+    entry_keys = tile.entry_keys if selected is None else tile.keys
+    options = {
+        **_geometry(layout),
+        "WINDOW_FP8": _fp8(window.dialect, kind),
+        "FP8": _fp8(spoken, kind),
+        "BH": rows,
+        "BK": tile.keys,
+        "STAGES": tile.stages,
+        "EK": entry_keys,
+        "ONE": compressed is None or (spoken == window.dialect and entry_keys == tile.keys),
+        "PTX": tile.ptx,
+        "num_warps": tile.warps,
+    }
+    return launch(
+        attend_kernel,
+        rows,
+        options,
+        q,
+        window,
+        compressed,
+        sink,
+        cos_sin,
+        window_rows=window_rows,
+        pages=pages,
+        sequence=sequence,
+        visible=visible,
+        selected=selected,
+        scale=scale,
+        eps=eps,
+    )
+
+
+def launch(
+    kernel: Any,
+    rows: int,
+    options: Mapping[str, Any],
+    q: torch.Tensor,
+    window: CacheView,
+    compressed: CacheView | None,
+    sink: torch.Tensor,
+    cos_sin: torch.Tensor,
+    *,
+    window_rows: torch.Tensor,
+    pages: Pages | None,
+    sequence: torch.Tensor,
+    visible: torch.Tensor | None,
+    selected: torch.Tensor | None,
+    scale: float,
+    eps: float | None,
+) -> torch.Tensor:
+    """attend by `kernel`, whose programs take `rows` heads, and the merge of its partial sums.
+    options: of the kernel, besides what every kernel of this op is told."""
     tokens, heads, width = q.shape
     dense = [q, cos_sin, window_rows, *([] if selected is None else [selected])]
     assert all(t.is_contiguous() for t in dense), [t.stride() for t in dense]
     out = torch.empty_like(q)
     if tokens == 0:
         return out
-    layout, topk = window.layout, 0 if selected is None else selected.shape[1]
+    topk = 0 if selected is None else selected.shape[1]
     entries = 0 if pages is None else topk if selected is not None else pages.capacity
     splits = max(1, -(-entries // SPAN))
     step = tokens if splits == 1 else max(1, PARTIAL_BYTES // (splits * heads * width * 4))
@@ -82,18 +144,10 @@ def attend(
     part_o, part_m, part_l = q.new_empty(size * width + 2 * size, dtype=torch.float32).split(
         [size * width, size, size]
     )
-    kind = target_of(q).kind
-    spoken = compressed.dialect if compressed else window.dialect
-    tile = NARROW if heads <= 16 or layout.plain else TILES[kind]
-    if tile.ptx and FNUZ in (window.dialect, spoken):
-        tile = BY_INTEGERS
-    rows = min(HEADS, max(16, pow2(heads)))
-    entry_keys = tile.keys if topk else tile.entry_keys
-    one = compressed is None or (spoken == window.dialect and entry_keys == tile.keys)
     for start in range(0, tokens, step):
         part = slice(start, start + step)
         count = len(q[part])
-        attend_kernel[(count, splits, -(-heads // rows))](
+        kernel[(count, splits, -(-heads // rows))](
             q[part],
             window.bytes,
             compressed.bytes if compressed else window.bytes,
@@ -113,22 +167,13 @@ def attend(
             heads,
             pages.table.stride(0) if pages else 0,
             splits,
-            **_geometry(layout),
             WINDOW=window_rows.shape[1],
-            WINDOW_FP8=_fp8(window.dialect, kind),
-            FP8=_fp8(spoken, kind),
             PAGE=pages.page_rows if pages else 1,
             TOPK=topk,
             COMPRESSED=compressed is not None,
             NORM=eps is not None,
             SPAN=SPAN,
-            BH=rows,
-            BK=tile.keys,
-            STAGES=tile.stages,
-            EK=entry_keys,
-            ONE=one,
-            PTX=tile.ptx,
-            num_warps=tile.warps,
+            **options,
         )
         if splits > 1:
             assert visible is not None
@@ -144,7 +189,7 @@ def attend(
                 TOPK=topk,
                 SPAN=SPAN,
                 WIDTH=width,
-                ROPE=layout.rope,
+                ROPE=window.layout.rope,
                 BD=pow2(width),
                 num_warps=1,
             )

@@ -1,0 +1,82 @@
+"""attend on sm_90 by a kernel of explicit layouts, for packed OCP rows and more than 16 heads.
+
+Everything else takes the triton backend's kernels. Which of the two a token goes through follows
+from the layer and the caches, never from the batch; the split of a token's many entries and the
+merge of the parts are the triton backend's own.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from isobath.cache.layout import RowLayout
+from isobath.cache.view import CacheView, Pages
+from isobath.numerics.dialect import OCP
+from isobath.ops.attend import triton_kernel as plain
+from isobath.ops.attend.tl_gluon import BLOCK, HEADS, NOPE, ROPE, WARPS, attend_gluon_kernel
+from isobath.ops.libraries import require_arch
+from isobath.target import detect
+
+require_arch("attend/gluon", detect(), "sm_90")
+
+FEW_HEADS = 16
+"""Up to as many, 64 rows of a matrix instruction would be mostly empty."""
+
+
+def attend(
+    q: torch.Tensor,
+    window: CacheView,
+    compressed: CacheView | None,
+    sink: torch.Tensor,
+    cos_sin: torch.Tensor,
+    *,
+    window_rows: torch.Tensor,
+    pages: Pages | None,
+    sequence: torch.Tensor,
+    visible: torch.Tensor | None,
+    selected: torch.Tensor | None,
+    scale: float,
+    single: bool,
+    eps: float | None,
+) -> torch.Tensor:
+    views = [window] if compressed is None else [window, compressed]
+    layout = window.layout
+    if q.shape[1] <= FEW_HEADS or not all(v.dialect == OCP and _fits(v.layout) for v in views):
+        return plain.attend(
+            q,
+            window,
+            compressed,
+            sink,
+            cos_sin,
+            window_rows=window_rows,
+            pages=pages,
+            sequence=sequence,
+            visible=visible,
+            selected=selected,
+            scale=scale,
+            single=single,
+            eps=eps,
+        )
+    return plain.launch(
+        attend_gluon_kernel,
+        HEADS.value,
+        {"ROW": layout.row_bytes, "SCALE_AT": layout.scale_offset, "num_warps": WARPS.value},
+        q,
+        window,
+        compressed,
+        sink,
+        cos_sin,
+        window_rows=window_rows,
+        pages=pages,
+        sequence=sequence,
+        visible=visible,
+        selected=selected,
+        scale=scale,
+        eps=eps,
+    )
+
+
+def _fits(layout: RowLayout) -> bool:
+    """Whether a row is what the kernel's pieces are cut for."""
+    parts = (layout.nope, layout.rope, layout.quant_block)
+    return not layout.plain and parts == (NOPE.value, ROPE.value, BLOCK.value)
