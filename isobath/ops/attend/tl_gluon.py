@@ -25,14 +25,14 @@ HEADS = gl.constexpr(64)
 BLOCK = gl.constexpr(64)
 PIECES = gl.constexpr(7)
 ROPE = gl.constexpr(64)
-NOPE = gl.constexpr(448)
-WIDTH = gl.constexpr(512)
+NOPE = gl.constexpr(PIECES.value * BLOCK.value)
+WIDTH = gl.constexpr(NOPE.value + ROPE.value)
 WARPS = gl.constexpr(8)
 FETCHING_WARPS = gl.constexpr(4)
 FETCHING_REGISTERS = gl.constexpr(136)
 ROWS = gl.constexpr(32)
-"""Gathered at a time. H100, 2026-11-26, 1,024 tokens, us for 128 + 256, 136 and 128 keys in the mean:
-32 rows 226 / 153 / 132, 16 rows in 104 registers 252 / 159 / 135; the triton backend 625 / 327 / 224.
+"""Gathered at a time. H100, 2026-11-26, 1,024 tokens, us for 384, 136 and 128 keys in the mean:
+32 rows 226 / 153 / 132, 16 rows in 104 registers 252 / 159 / 135, triton 625 / 327 / 224.
 """
 
 
