@@ -174,7 +174,8 @@ def line(row: Row) -> str:
     return (
         f"{row.numerics}: CPU and {row.second}: {row.texts_equal} of {row.prompts} texts equal; "
         f"best token equal at {row.argmax_equal} of {row.positions} positions, at "
-        f"{row.decided_equal} of {row.decided} decided ones; logits apart {row.mean:.2e} (worst {row.worst:.2e})"
+        f"{row.decided_equal} of {row.decided} decided ones; logits apart {row.mean:.2e} "
+        f"(worst {row.worst:.2e})"
     )
 
 
