@@ -35,7 +35,9 @@ from isobath.model.batch import Batch, Chunk
 from isobath.model.dummy import dummy_model
 from isobath.model.v4 import forward
 from isobath.model.weights import ModelWeights
-from isobath.ops.table import OpTable, bind
+from isobath.ops.binding import bind_measured
+from isobath.ops.table import OpTable
+from isobath.ops.verdicts import saved_verdicts
 from isobath.plan import flash_config
 from isobath.target import Target, detect
 
@@ -291,7 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="append rows to this file")
     options = parser.parse_args(arguments)
     target = detect("gpu")
-    ops = bind("triton", dict(one.split("=", 1) for one in options.bind))
+    overrides = dict(one.split("=", 1) for one in options.bind)
+    ops, choices = bind_measured(target, saved_verdicts(target), overrides=overrides)
+    print(", ".join(f"{op}: {c.backend}" for op, c in choices.items() if c.backend != "triton"))
     rows = run(
         target,
         ops,
