@@ -104,6 +104,12 @@ ENGINE = _rows(
         "Start prompts from cached blocks.",
     ),
     ("--enforce-eager", bool, "engine.enforce_eager", "Capture no graphs."),
+    (
+        "--structured-outputs-config",
+        dict,
+        "engine.structured_outputs",
+        "auto, xgrammar or guidance; or JSON with that as its backend.",
+    ),
 )
 REQUESTS = _rows(
     "Requests",
@@ -266,6 +272,9 @@ def not_default(config: ServerConfig) -> dict[str, Any]:
 def _value(flag: Flag, value: Any) -> Any:
     if flag.key == "max_model_len":
         return tokens(value)
+    if flag.key == "structured_outputs_config":
+        texts = [t if t.startswith("{") else json.dumps({"backend": t}) for t in value]
+        return merged(flag, texts).get("backend", "auto")
     if flag.kind is dict:
         return merged(flag, value)
     if flag.kind is not list:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from isobath import AsyncLLM
 from isobath.errors import BackendUnavailable, ConfigError
 from isobath.numerics.dialect import OCP
-from isobath.ops.binding import bind_measured, self_check
+from isobath.ops.binding import bind_measured, refuse_failed, self_check
 from isobath.ops.contract import Backend, keep
 from isobath.ops.measure import Subject, measure
 from isobath.ops.table import contract, table_names
-from isobath.ops.verdicts import Verdict, source_hash, verdict
+from isobath.ops.verdicts import Verdict, source_hash, verdict, verdict_file, write
 from isobath.target import Target, detect
 
 CPU = detect("cpu")
@@ -72,6 +74,46 @@ def test_a_failed_verdict_stops_the_start_and_names_the_case() -> None:
     assert "isobath doctor --op embed" in str(caught.value)
     table, choices = bind_measured(GPU, rows, overrides={"embed": "reference"})
     assert table.embed.name == "reference" and choices["embed"].reason == "bound by hand"
+
+
+def test_failed_verdicts_can_be_allowed_and_the_reason_says_so() -> None:
+    rows = everything(embed={"agrees": False, "note": "row 3 is off"})
+    _, choices = bind_measured(GPU, rows, allow_failed=True)
+    assert choices["embed"].backend == "triton"
+    assert choices["embed"].reason.startswith("failed verdicts were allowed: ")
+    assert "row 3 is off" in choices["embed"].reason
+    assert choices["linear"].reason.startswith("fastest of 1")
+
+
+def on_this_cpu(**facts: Any) -> Verdict:
+    """A verdict of this CPU, passing but for `facts`."""
+    one = contract("embed")
+    subject = Subject(one, one.backend("torch"), one.cases()[0], OCP, CPU.device)
+    return replace(verdict(subject, measure(subject), CPU), **facts)
+
+
+def test_a_cpu_is_refused_where_its_own_backend_was_found_wrong() -> None:
+    refuse_failed(CPU, [on_this_cpu()])
+    with pytest.raises(ConfigError, match=r"(?s)embed on case .*: wrong.*allow-failed-verdicts"):
+        refuse_failed(CPU, [on_this_cpu(agrees=False)])
+
+
+@pytest.mark.parametrize("stale", [{"source": "0" * 12}, {"torch": "1.0"}, {"backend": "triton"}])
+def test_a_failed_verdict_that_no_longer_holds_refuses_nothing(stale: dict[str, str]) -> None:
+    refuse_failed(CPU, [on_this_cpu(agrees=False, **stale)])
+
+
+def test_a_later_round_of_the_doctor_replaces_a_failed_verdict() -> None:
+    refuse_failed(CPU, [on_this_cpu(agrees=False), on_this_cpu()])
+
+
+def test_an_engine_does_not_start_on_a_failed_verdict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ISOBATH_CACHE", str(tmp_path))
+    write(verdict_file(CPU), [on_this_cpu(agrees=False)])
+    with pytest.raises(ConfigError, match="1 failed verdicts of the doctor"):
+        AsyncLLM()
 
 
 def test_verdicts_that_no_longer_hold_are_replaced_by_a_check_at_start() -> None:

@@ -85,7 +85,8 @@ def test_generate_prints_text_to_stdout_and_speed_to_stderr(run: Run, model: str
     facts = json.loads(run("generate", *args, "--json").out)
     assert got.code == 0
     assert got.out == "import" + facts["text"] + "\n"
-    size, basis, speed = got.err.splitlines()
+    loaded, size, basis, speed = got.err.splitlines()
+    assert loaded.startswith("Loading weights took ")
     assert size.startswith("GPU KV cache size: ") and basis.startswith("caches: ")
     assert speed.startswith("9 tokens in ") and speed.endswith("tokens/s (native, OCP, length)")
     assert len(facts["token_ids"]) == 9 and facts["finish_reason"] == "length"

@@ -134,6 +134,15 @@ def test_json_flags_add_up_and_no_thinking_is_the_weakest() -> None:
     assert both.default_chat_template_kwargs == {"thinking": True}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [" guidance", """ '{"backend": "guidance"}'""", ".backend guidance", ".backend=guidance"],
+)
+def test_the_grammar_library_is_named_by_word_or_json(text: str) -> None:
+    config, _ = parsed(f"--structured-outputs-config{text}")
+    assert config.engine.structured_outputs == "guidance"
+
+
 def test_keys_come_from_flags_or_the_environment_and_are_never_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
