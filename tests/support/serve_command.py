@@ -87,10 +87,14 @@ class ServeCommand:
 
 @contextmanager
 def started(
-    *flags: str, python: str = sys.executable, env: Mapping[str, str] | None = None
+    *flags: str,
+    python: str = sys.executable,
+    env: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[ServeCommand]:
-    """Start a server on a free port and end it, whatever happens. env: beside what there is."""
-    server = ServeCommand(flags, free_port(), python, env or {})
+    """Start a server, on a free port if none is named, and end it, whatever happens. env: beside
+    what there is."""
+    server = ServeCommand(flags, port or free_port(), python, env or {})
     try:
         yield server
     finally:
