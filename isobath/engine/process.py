@@ -285,6 +285,8 @@ class _Outbox(logging.Handler):
 def _main(connection: Connection, spec: EngineSpec) -> None:
     """The child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the threads to come, too
+    threading.Thread(target=_obey, args=(os.getppid(),), name="SIGTERM", daemon=True).start()
     inbox: SimpleQueue[Request | _Abort | _Stop | _Wake] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
     outbox = _Outbox(connection)
@@ -304,6 +306,14 @@ def _main(connection: Connection, spec: EngineSpec) -> None:
     assert engine.grammars is not None
     engine.grammars.wake = lambda: inbox.put(_Wake())
     _serve(engine, inbox, outbox, spec.index)
+
+
+def _obey(parent: int) -> None:
+    """A thread of the child: SIGTERM counts when the parent sends it. Supervisors may send it to
+    every process of a service, and the parent then wants its requests to end in peace."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _loaded(spec: EngineSpec, log: logging.Logger) -> LLM:

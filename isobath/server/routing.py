@@ -64,7 +64,7 @@ class Affinity(Generic[Name]):
         self.margin = margin
         self._most_blocks, self._most_sessions = most_blocks, most_sessions
         self._seen: dict[Name, OrderedDict[bytes, None]] = {}  # oldest first
-        self._sessions: OrderedDict[str, Name] = OrderedDict()  # oldest first
+        self._sessions: OrderedDict[bytes, Name] = OrderedDict()  # by digest, oldest first
         self._chosen: dict[Name, int] = {}  # when last, in requests
         self._clock = 0
 
@@ -73,7 +73,7 @@ class Affinity(Generic[Name]):
     ) -> Name:
         """The replica for a prompt of these block keys. loads: of those that can take it, at least
         one. Changes nothing; routed() does."""
-        home = self._sessions.get(session) if session is not None else None
+        home = self._sessions.get(_digest(session)) if session is not None else None
         if home is not None and home in loads:
             return home
         least = min(loads.values())
@@ -98,8 +98,9 @@ class Affinity(Generic[Name]):
         while len(seen) > self._most_blocks:
             seen.popitem(last=False)
         if session is not None:
-            self._sessions[session] = name
-            self._sessions.move_to_end(session)
+            key = _digest(session)
+            self._sessions[key] = name
+            self._sessions.move_to_end(key)
             if len(self._sessions) > self._most_sessions:
                 self._sessions.popitem(last=False)
 
@@ -128,3 +129,8 @@ class Affinity(Generic[Name]):
             return self._chosen.get(name, 0)
         digest = hashlib.blake2b(keys[0] + str(name).encode(), digest_size=8).digest()
         return int.from_bytes(digest)
+
+
+def _digest(session: str) -> bytes:
+    """What is kept of a session's name, which its client may have made as long as it liked."""
+    return hashlib.blake2b(session.encode("utf-8", "replace"), digest_size=KEY_BYTES).digest()

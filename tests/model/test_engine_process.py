@@ -233,6 +233,14 @@ def test_killing_the_process_fails_every_open_request_and_later_ones(
     assert not exists(llm.process.pid)
 
 
+def test_sigterm_to_the_whole_service_leaves_the_engine_to_its_parent(llm: AsyncLLM) -> None:
+    """As systemd sends it: to every process. Only the parent may pass it on."""
+    sent = f"import os, signal; os.kill({llm.process.pid}, signal.SIGTERM)"
+    subprocess.run([sys.executable, "-c", sent], check=True)
+    [done] = run(complete(llm, prompt(0, 9), SHORT))
+    assert len(done.token_ids) == 6 and llm.alive
+
+
 def exists(pid: int) -> bool:
     """Whether there is such a process, be it one that nobody has waited for."""
     try:
@@ -278,6 +286,18 @@ def test_close_ends_a_process_that_does_not_react(folder: Path) -> None:
     assert not exists(process.pid)
     with pytest.raises(EngineDied):
         process.ready()
+
+
+def test_the_process_ends_with_a_parent_that_did_not_close_it(folder: Path) -> None:
+    """multiprocessing sends SIGTERM to what is left at exit, and waits."""
+    script = f"""
+from isobath import AsyncLLM
+if __name__ == "__main__":
+    print(AsyncLLM({str(folder)!r}).process.pid, flush=True)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    assert not exists(int(done.stdout))
 
 
 @pytest.mark.parametrize("then", ["break", "pass"], ids=["idle", "busy"])
