@@ -156,7 +156,10 @@ def chat_messages(request: CountTokensRequest) -> list[dict[str, Any]]:
     for at, message in enumerate(request.messages):
         path = f"messages.{at}.content"
         if message.role == "system":
-            found += _system(message.content, path)
+            told = _system(message.content, path)
+            if told and found and found[-1]["role"] in ("user", "tool"):
+                told[0]["content"].insert(0, _part(""))  # or it would go on the user's last line
+            found += told
         elif message.role == "assistant":
             found.append(_assistant(message.content, path))
         else:

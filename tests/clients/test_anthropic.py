@@ -127,6 +127,15 @@ def test_a_stop_sequence_ends_the_message_and_is_named(client: anthropic.Anthrop
     assert message.content[0].text == text[: len(text) // 2]
 
 
+@pytest.mark.parametrize("thinking", [OFF, ON])
+def test_an_assistant_message_at_the_end_is_gone_on_with(
+    client: anthropic.Anthropic, thinking: dict[str, Any]
+) -> None:
+    begun = [*QUESTION, {"role": "assistant", "content": "The json module"}]
+    message = client.messages.create(**asked(messages=begun, thinking=thinking, max_tokens=3))
+    assert [block.type for block in message.content] == ["text"]
+
+
 def test_what_clients_append_to_the_model_name_is_ignored(client: anthropic.Anthropic) -> None:
     assert client.messages.create(**asked(model="isobath-tiny[1m]", max_tokens=1)).content
 

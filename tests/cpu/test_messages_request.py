@@ -63,6 +63,13 @@ def test_system_messages_between_turns_stay_in_their_place() -> None:
     assert after["messages"][: len(before["messages"])] == before["messages"]
 
 
+def test_a_system_message_after_a_users_stands_apart_from_it() -> None:
+    turns = [said("a"), said("4000 left", "system"), said("b", "assistant"), said("S", "system")]
+    _, apart, _, alone = body_of(turns)["messages"]
+    assert apart["content"] == [text(""), text("4000 left")]  # parts are joined by an empty line
+    assert alone["content"] == [text("S")]
+
+
 def test_tool_results_become_messages_and_keep_their_order() -> None:
     use = {"type": "tool_use", "id": "call_1", "name": "read", "input": {"path": "ä.py"}}
     result = {"type": "tool_result", "tool_use_id": "call_1"}
