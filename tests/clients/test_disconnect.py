@@ -95,6 +95,22 @@ CASES: dict[str, tuple[str, Callable[[], Body], Callable[[AsyncLLM, socket.socke
         lambda: {"messages": [{"role": "user", "content": "Hi"}]} | LONG,
         in_prefill,
     ),
+    "messages stream": (
+        "/v1/messages",
+        lambda: {"messages": [{"role": "user", "content": "Hi"}], "stream": True} | LONG,
+        in_decode,
+    ),
+    "messages": (
+        "/v1/messages",
+        lambda: {"messages": [{"role": "user", "content": "Hi"}]} | LONG,
+        in_prefill,
+    ),
+    "responses stream": (
+        "/v1/responses",
+        lambda: {"input": "Hi", "stream": True, "ignore_eos": True},
+        in_decode,
+    ),
+    "responses": ("/v1/responses", lambda: {"input": "Hi", "ignore_eos": True}, in_prefill),
 }
 
 

@@ -41,7 +41,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize"])
+@pytest.mark.parametrize(
+    "path", ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/tokenize"]
+)
 def test_a_body_that_cannot_be_read(http: httpx.Client, path: str, body: bytes) -> None:
     refused(http.post(path, content=body, headers=JSON))
 
