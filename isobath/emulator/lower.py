@@ -9,6 +9,7 @@ lanes that are on), K (the same as uint32 masks) and MW (bool [W, 1], the waves 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from isobath.emulator.code import Instruction
 from isobath.emulator.faults import UnsupportedInstruction
@@ -32,6 +33,7 @@ SATURATED = {
 }
 """What `clamp` means on integers, per opcode."""
 
+_VERBATIM = ("s_setreg", "s_getreg", "s_waitcnt")
 _LETTERS = re.compile(r"\b([abcd])\b")
 _MASKED_SHIFT = re.compile(r"^([abc]) & (31|63|15)$|(?<!\w)\(([abc]) & (31|63|15)\)")
 
@@ -46,7 +48,11 @@ class Emitter:
         self.pool = pool
         self.lanes_off, self.waves_off = lanes_off, waves_off
         self.modifiers = dict(instruction.modifiers)
-        self.operands = [_parse(instruction, text) for text in instruction.operands]
+        verbatim = instruction.name.startswith(_VERBATIM)
+        self.operands = [
+            Operand("off", text=text) if verbatim or text == "off" else parse_operand(text)
+            for text in instruction.operands
+        ]
         self.lines: list[str] = []
 
     @property
@@ -124,12 +130,6 @@ class Emitter:
             self.set_vector(target, kind, value)
 
 
-def _parse(instruction: Instruction, text: str) -> Operand:
-    if text == "off" or instruction.name.startswith(("s_setreg", "s_getreg", "s_waitcnt")):
-        return Operand("off", text=text)
-    return parse_operand(text)
-
-
 def fold_constant_shift(expression: str, operands: dict[str, Operand]) -> str:
     """`(a & 31)` is `a` where a is a literal below 32: one NumPy call less."""
 
@@ -139,7 +139,7 @@ def fold_constant_shift(expression: str, operands: dict[str, Operand]) -> str:
         is_number = operand is not None and operand.file == "literal" and operand.text.isdigit()
         return letter if operand and is_number and int(operand.text) <= limit else match[0]
 
-    return _MASKED_SHIFT.sub(fold, expression)
+    return _MASKED_SHIFT.sub(fold, expression) if " & " in expression else expression
 
 
 def scalar_alu(e: Emitter, opcode: Opcode) -> None:
@@ -175,7 +175,16 @@ def _short_immediate(operand: Operand, *, signed: bool) -> Operand:
 
 
 def substitute(expression: str, texts: dict[str, str]) -> str:
-    return _LETTERS.sub(lambda match: texts.get(match[1], match[1]), expression)
+    """The expression with operands in place of their letters."""
+    parts = list(_pieces(expression))
+    parts[1::2] = [texts.get(letter, letter) for letter in parts[1::2]]
+    return "".join(parts)
+
+
+@lru_cache(maxsize=1 << 12)
+def _pieces(expression: str) -> tuple[str, ...]:
+    """Text and letters in turn."""
+    return tuple(_LETTERS.split(expression))
 
 
 def vector_alu(e: Emitter, opcode: Opcode) -> None:

@@ -196,6 +196,9 @@ class Machine:
 
 def register_counts(compiled: Compiled) -> tuple[int, int]:
     """(VGPRs, AGPRs) that the program names, at least one of each."""
+    found = compiled.program.cache.get("registers")
+    if isinstance(found, tuple):
+        return found[0], found[1]
     most = {"v": 0, "a": 0}
     for instruction in compiled.program.instructions:
         for text in instruction.operands:
@@ -203,6 +206,7 @@ def register_counts(compiled: Compiled) -> tuple[int, int]:
                 operand = _register(text)
                 if operand and operand.file in most:
                     most[operand.file] = max(most[operand.file], operand.index + operand.count - 1)
+    compiled.program.cache["registers"] = most["v"] + 1, most["a"] + 1
     return most["v"] + 1, most["a"] + 1
 
 
