@@ -30,7 +30,7 @@ def moe(
     -1 for padding. Returns [T, D] in x.dtype."""
     limit = config.swiglu_limit
     shared = aside(partial(ops.shared_expert, quantized, w.shared_w13, w.shared_w2, limit=limit))
-    experts, weights = ops.route(
+    routes = ops.route(
         x,
         w.gate,
         token_ids,
@@ -39,5 +39,13 @@ def moe(
         k=config.num_experts_per_tok,
         scale=config.routed_scaling_factor,
     )
-    y: torch.Tensor = ops.experts(quantized, experts, weights, w.experts, shared(), limit=limit)
+    y: torch.Tensor = ops.experts(
+        quantized,
+        routes.experts,
+        routes.weights,
+        w.experts,
+        shared(),
+        limit=limit,
+        pairs=routes.pairs,
+    )
     return y

@@ -1,4 +1,5 @@
-"""experts on a GPU: sort, gate and up, down, sum; four launches, all grids known from T.
+"""experts on a GPU: sort, gate and up, down, sum; four launches, all grids known from T. Three
+in a decode step, where pairs come sorted and FP8 activations with their values in bf16.
 
 The tile height (tokens a program multiplies) follows the tokens an expert can expect, from T, k and
 E alone, so a captured step keeps it. It changes no result: K is summed in one order at any height.
@@ -18,12 +19,13 @@ import torch
 import triton
 
 from isobath.numerics.dialect import OCP
-from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
+from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, WidenedFp8
 from isobath.numerics.mxfp4 import Mxfp4Tensor
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.experts.packing import TILE, Packed, pack, random_packed
 from isobath.ops.experts.tl_dispatch import combine, dispatch
 from isobath.ops.experts.tl_products import down, gate_up
+from isobath.ops.route import Pairs
 from isobath.ops.tl_common import fp8_of, pow2, target_of
 
 FIXED_HEIGHT = 64
@@ -120,6 +122,7 @@ def experts(
     shared: torch.Tensor | None,
     *,
     limit: float,
+    pairs: Pairs | None = None,
 ) -> torch.Tensor:
     plain = not isinstance(x, Fp8Tensor)
     source = x if isinstance(x, torch.Tensor) else x.data
@@ -132,7 +135,11 @@ def experts(
     kind = target_of(source).kind
     height = PLAIN_HEIGHT if plain else expert_weights.height
     tiles = plan(tokens, k, num_experts, kind, height)
-    rows, order, table = _dispatch(x, experts, num_experts, tiles)
+    if pairs and pairs.height == tiles.height and (plain or isinstance(x, WidenedFp8)):
+        rows = x.values if isinstance(x, WidenedFp8) else source
+        order, table = pairs.order, pairs.tiles
+    else:
+        rows, order, table = _dispatch(x, experts, num_experts, tiles)
     common = {
         "WIDTH": width,
         "INNER": inner,
@@ -142,7 +149,7 @@ def experts(
     }
     dialect = x.dialect if isinstance(x, Fp8Tensor) else OCP
     hidden = rows.new_empty(tokens * k, inner)
-    gate_up[(tiles.num_tiles * (inner // TILE),)](
+    gate_up[(len(table) * (inner // TILE),)](
         rows,
         order,
         table,
@@ -157,7 +164,7 @@ def experts(
         **fp8_of(dialect),
     )
     products = rows.new_empty(tokens * k, width, dtype=torch.float32)
-    down[(tiles.num_tiles * (width // tiles.down.rows),)](
+    down[(len(table) * (width // tiles.down.rows),)](
         hidden,
         order,
         table,
@@ -189,12 +196,12 @@ def _dispatch(
     pairs = experts.numel()
     order = experts.new_empty(pairs, dtype=torch.int32)
     table = experts.new_empty(tiles.num_tiles, 3, dtype=torch.int32)
-    if isinstance(x, Fp8Tensor):
+    if isinstance(x, Fp8Tensor) and not isinstance(x, WidenedFp8):
         codes, scale, dialect = x.data.view(torch.uint8), x.scale, x.dialect
         rows = codes.new_empty(codes.shape, dtype=torch.bfloat16)
         decoded = len(codes)
     else:
-        codes = scale = rows = x
+        codes = scale = rows = x.values if isinstance(x, WidenedFp8) else x
         dialect, decoded = OCP, 0
     width = codes.shape[1]
     dispatch[(num_experts + 1 + decoded,)](

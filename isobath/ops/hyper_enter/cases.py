@@ -19,6 +19,7 @@ def make(
     expand: str = "",
     first: bool = False,
     plain: bool = False,
+    widen: bool = False,
     count: int = 4,
     dtype: torch.dtype = BF16,
 ) -> Make:
@@ -36,7 +37,7 @@ def make(
         absent = dict.fromkeys(("y", "post", "comb")) if first else {}
         args |= {name: before[name] for name in ("y", "post", "comb")} | absent
         args["norm_weight"] = after["norm_weight"]
-        return args | {"dialect": None if plain else dialect}
+        return args | {"dialect": None if plain else dialect, "widen": widen}
 
     return build
 
@@ -52,6 +53,8 @@ CASES = (
     Case("flash", make(3, 4096), small=False),
     Case("flash_tall", make(70, 4096), small=False),
     Case("flash_prefill", make(1024, 4096), small=False, large=True),
+    Case("widened", make(5, 384, widen=True)),
+    Case("widened_nan", make(3, 128, expand="nan", widen=True)),
     Case("two_streams", make(3, 128, count=2)),
     Case("odd_width", make(5, 96, plain=True)),
     Case("strided", make(5, 128, expand="strided")),

@@ -3,6 +3,7 @@
 import torch
 
 from isobath.ops.linear.reference import linear
+from isobath.ops.route import Routes
 from isobath.ops.router.reference import router
 
 
@@ -15,7 +16,7 @@ def route(
     table: torch.Tensor | None,
     k: int,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Routes:
     experts, weights = router(
         linear(x, gate),
         bias=bias,
@@ -25,4 +26,4 @@ def route(
         scale=scale,
     )
     padding = (token_ids < 0).unsqueeze(1)
-    return experts.masked_fill(padding, -1), weights.masked_fill(padding, 0.0)
+    return Routes(experts.masked_fill(padding, -1), weights.masked_fill(padding, 0.0))
