@@ -2,7 +2,7 @@
 
     python -m isobath.bench.experts [--tokens 1,8,64,256,1024] [--json PATH]
 
-The whole op as the engine calls it (sort, two products, sum), 256 experts of which each token
+The op by itself (sort, two products; adding up is its reader's), 256 experts of which each token
 visits 6, chosen evenly. Three sets of weights take turns, 3.4 GB each, so that no cache holds them;
 calls are replayed from one graph. Bytes are those of the experts that were touched, scales
 included. The baseline is the same op at the fixed tile height. The last line of stdout is one JSON
@@ -92,13 +92,10 @@ def run(target: Target, config: ModelConfig, tokens: Sequence[int]) -> list[Row]
 
 def _call(
     backend: Backend, sets: Sequence[Any], one: Inputs, limit: float, height: int | None, index: int
-) -> torch.Tensor:
+) -> Any:
     """One call with the weights whose turn it is."""
     prepared = replace(sets[index % SETS], height=height)
-    result: torch.Tensor = backend(
-        one.x, one.experts, one.weights, prepared, one.shared, limit=limit
-    )
-    return result
+    return backend(one.x, one.experts, one.weights, prepared, one.shared, limit=limit)
 
 
 def inputs(config: ModelConfig, count: int, target: Target) -> Inputs:
@@ -115,7 +112,7 @@ def inputs(config: ModelConfig, count: int, target: Target) -> Inputs:
     )
 
 
-def replayed_us(call: Callable[[int], torch.Tensor]) -> float:
+def replayed_us(call: Callable[[int], Any]) -> float:
     """Median device microseconds of one of CALLS calls replayed from a graph."""
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     with torch.cuda.stream(stream):

@@ -14,6 +14,7 @@ from isobath.config import ModelConfig
 from isobath.model.aside import Aside
 from isobath.model.weights import MoeWeights
 from isobath.numerics.fp8 import Fp8Tensor
+from isobath.ops.experts import Summands
 from isobath.ops.table import OpTable
 
 
@@ -25,9 +26,9 @@ def moe(
     config: ModelConfig,
     ops: OpTable,
     aside: Aside,
-) -> torch.Tensor:
+) -> torch.Tensor | Summands:
     """x: [T, D], normed block input, and `quantized` as the experts take it. token_ids: int64 [T],
-    -1 for padding. Returns [T, D] in x.dtype."""
+    -1 for padding. Returns [T, D] in x.dtype, or its Summands."""
     limit = config.swiglu_limit
     shared = aside(partial(ops.shared_expert, quantized, w.shared_w13, w.shared_w2, limit=limit))
     routes = ops.route(
@@ -39,7 +40,7 @@ def moe(
         k=config.num_experts_per_tok,
         scale=config.routed_scaling_factor,
     )
-    y: torch.Tensor = ops.experts(
+    y: torch.Tensor | Summands = ops.experts(
         quantized,
         routes.experts,
         routes.weights,

@@ -25,6 +25,7 @@ from isobath.model.batch import Batch
 from isobath.model.moe import moe
 from isobath.model.project import projector
 from isobath.model.weights import ModelWeights
+from isobath.ops.experts import Summands
 from isobath.ops.table import OpTable
 
 
@@ -54,7 +55,8 @@ def forward(
         eps=config.hc_eps,
         norm_eps=config.rms_norm_eps,
     )
-    y, post, comb = None, None, None
+    y: torch.Tensor | Summands | None = None
+    post, comb = None, None
     for layer, cache in zip(weights.layers, pool.layers, strict=True):
         mix = layer.attn_hyper
         at = enter(y, streams, post, comb, mix.fn, mix.base, mix.scale, layer.attn_norm)

@@ -1,7 +1,8 @@
 """Hyper-connections in Triton, first half: one pass over the streams. tl_hyper_token.py is the
 second; every hyper_* op is a choice of steps of the two.
 
-A block's output goes into the streams, and in the same pass the rounded streams are projected on
+A block's output, if need be added up from the experts' parts of it, goes into the streams, and in
+the same pass the rounded streams are projected on
 the mixer's rows and squared. The width is cut into slices, and slices into groups. A program owns
 BLOCK_T tokens and either one slice, which spreads few tokens over the machine, or one group slice
 after slice, which leaves less to add up. It leaves float32 partial sums [slices or groups, T, N]:
@@ -24,6 +25,7 @@ import torch
 import triton
 import triton.language as tl
 
+from isobath.ops.experts import Summands
 from isobath.ops.tl_common import pow2, target_of
 
 _PIECES = 3
@@ -71,9 +73,16 @@ same bits. Groups with 4 mix_tokens were not timed. hip: predicted from register
 measured."""
 
 
-def tiles_of(tensor: torch.Tensor, tokens: int) -> Tiles:
+ADDING = TILES | {"cuda": (Tiles(64), Tiles(EVER, stages=2, whole=True))}
+"""Where y comes as Summands. Six more tiles of float32 are on their way then: 32 tokens and 3
+stages would spill on sm_90 and leave one program a compute unit, these take 156 registers and 68
+KiB. Predicted, not measured."""
+
+
+def tiles_of(tensor: torch.Tensor, tokens: int, *, adding: bool = False) -> Tiles:
     """Tiles for that many tokens on the machine that `tensor` lies on."""
-    return next(tiles for tiles in TILES[target_of(tensor).kind] if tokens <= tiles.up_to)
+    choices = (ADDING if adding else TILES)[target_of(tensor).kind]
+    return next(tiles for tiles in choices if tokens <= tiles.up_to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,8 @@ def load_weight(fn_ptr, k, d, valid, WIDTH: tl.constexpr, S: tl.constexpr, R: tl
 @triton.jit(do_not_specialize=["num_tokens"])
 def stream_kernel(
     y_ptr,
+    products_ptr,
+    experts_ptr,
     streams_ptr,
     post_ptr,
     comb_ptr,
@@ -124,6 +135,8 @@ def stream_kernel(
     num_tokens,
     WIDTH: tl.constexpr,
     EXPAND: tl.constexpr,
+    PARTS: tl.constexpr,
+    SHARED: tl.constexpr,
     PROJECT: tl.constexpr,
     S: tl.constexpr,
     R: tl.constexpr,
@@ -136,9 +149,10 @@ def stream_kernel(
     """SLICES slices of the width for BLOCK_T tokens; see the module. Grid: (slices / SLICES, token
     blocks).
 
-    y: [T, D]. streams, out: [T, S, D]. post: [T, S]. comb: [T, S, S]. fn: bf16 [3, R, S * D].
-    partial: float32 [grid, T, N]. All contiguous; out only with EXPAND, partial with PROJECT.
-    EXACT: streams are float32.
+    y: [T, D]. With PARTS it is the last summand, or none without SHARED; the others are products,
+    float32 [T, PARTS, D], where experts, int64 [T, PARTS], is not negative. streams, out:
+    [T, S, D]. post: [T, S]. comb: [T, S, S]. fn: bf16 [3, R, S * D]. partial: float32 [grid, T, N].
+    All contiguous; out only with EXPAND, partial with PROJECT. EXACT: streams are float32.
     """
     program = tl.program_id(0)
     token = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -152,6 +166,10 @@ def stream_kernel(
             for j in tl.static_range(S):
                 from_ptr = comb_ptr + row * (S * S) + j * S + k
                 combs = combs + (tl.load(from_ptr, mask=live, other=0.0),)
+    theres = ()
+    for part in tl.static_range(PARTS):
+        expert = tl.load(experts_ptr + row * PARTS + part, mask=live, other=-1)
+        theres = theres + (expert >= 0,)
     SPAN: tl.constexpr = N if EXACT else 2 * N
     total = tl.zeros([BLOCK_T, N], tl.float32)
     total_squares = tl.zeros([BLOCK_T], tl.float32)
@@ -165,11 +183,24 @@ def stream_kernel(
         for j in tl.static_range(S):
             olds = olds + (tl.load(streams_ptr + at + j * WIDTH, mask=mask, other=0.0),)
         if EXPAND:
-            y = tl.load(y_ptr + row[:, None] * WIDTH + d[None, :], mask=mask, other=0.0)
+            if PARTS == 0 or SHARED:
+                y = tl.load(y_ptr + row[:, None] * WIDTH + d[None, :], mask=mask, other=0.0)
+            parts = ()
+            for part in tl.static_range(PARTS):
+                part_at = products_ptr + (row * PARTS + part)[:, None] * WIDTH + d[None, :]
+                there = mask & theres[part][:, None]
+                parts = parts + (tl.load(part_at, mask=there, other=0.0),)
         if PROJECT and SLICES == 1:  # asked for before anything is used; a loop is pipelined
             for j in tl.static_range(S):
                 weights = weights + (load_weight(fn_ptr, j, d, valid, WIDTH, S, R, N, EXACT),)
         if EXPAND:
+            if PARTS > 0:
+                added = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+                for part in tl.static_range(PARTS):
+                    added += parts[part]
+                if SHARED:
+                    added += y.to(tl.float32)
+                y = added.to(out_ptr.dtype.element_ty)
             # A sum of one keeps Triton from mixing in the layout of the product's operand, where
             # several warps hold, and would compute, the same values.
             y = tl.sum(tl.reshape(y.to(tl.float32), [BLOCK_T, BLOCK_D, 1]), 2)
@@ -208,29 +239,37 @@ def stream_kernel(
 def pass_streams(
     streams: torch.Tensor,
     fn: torch.Tensor | None,
-    expand: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+    expand: tuple[torch.Tensor | Summands, torch.Tensor, torch.Tensor] | None,
     tiles: Tiles | None = None,
 ) -> tuple[torch.Tensor, Partials | None]:
     """Launch stream_kernel: (new streams [T, S, D], their Partials).
 
     streams: [T, S, D]. fn: bf16 [3, R, S * D] from split_weight(), or None: nothing is projected.
-    expand: (y [T, D], post [T, S], comb [T, S, S]), or None: the streams stay as they are.
+    expand: (y [T, D] or its Summands, post [T, S], comb [T, S, S]), or None: the streams stay as
+    they are.
     """
     streams = streams.contiguous()
     tokens, count, width = streams.shape
-    form, tiles = FORMS[target_of(streams).kind], tiles or tiles_of(streams, tokens)
+    form = FORMS[target_of(streams).kind]
     rows = 1 if fn is None else fn.shape[1]
     columns = max(16, pow2(rows + 1))
     groups = min(form.groups, -(-width // form.depth))
     slices = -(-width // (groups * form.depth))
+    parts = expand[0] if expand and isinstance(expand[0], Summands) else None
+    tiles = tiles or tiles_of(streams, tokens, adding=parts is not None)
     left = 1 if tiles.whole else slices
     out = streams if expand is None else torch.empty_like(streams)
     size = (groups * left, tokens, columns) if fn is not None else (0,)
     sums = torch.empty(size, dtype=torch.float32, device=streams.device)
     y, post, comb = expand or (streams, sums, sums)
+    assert parts is None or parts.dtype == streams.dtype, "y is rounded to the streams' dtype"
+    last = parts.shared if parts else y
+    assert last is None or isinstance(last, torch.Tensor)
     if tokens:
         stream_kernel[(groups * left, -(-tokens // tiles.tokens))](
-            y.contiguous(),
+            streams if last is None else last.contiguous(),
+            parts.products.contiguous() if parts else streams,
+            parts.experts.contiguous() if parts else streams,
             streams,
             post.contiguous(),
             comb.contiguous(),
@@ -240,6 +279,8 @@ def pass_streams(
             tokens,
             WIDTH=width,
             EXPAND=expand is not None,
+            PARTS=parts.experts.shape[1] if parts else 0,
+            SHARED=parts is not None and parts.shared is not None,
             PROJECT=fn is not None,
             S=count,
             R=rows,

@@ -79,7 +79,8 @@ def _output(height: int | None, tokens: int = 40) -> torch.Tensor:
     x, chosen, weights, w13, w2 = _operands(tokens, 3, 2)
     prepared = prepare(ExpertWeights(mxfp4.quantize(w13), mxfp4.quantize(w2)))
     quantized = fp8.quantize(x, OCP, fp8.ACTIVATION_BLOCK)
-    return experts(quantized, chosen, weights, replace(prepared, height=height), None, limit=10.0)
+    prepared = replace(prepared, height=height)
+    return experts(quantized, chosen, weights, prepared, None, limit=10.0).summed()
 
 
 def heights() -> None:

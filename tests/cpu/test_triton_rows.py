@@ -18,11 +18,11 @@ from tests.support.interpreter import ROOT, judged, repair
 
 CASES = {
     "embed": "one ends padded exact",
-    "hyper_enter": "empty one ragged ragged_first widened widened_nan two_streams odd_width nan_in"
+    "hyper_enter": "empty one ragged ragged_first widened_nan summands two_streams odd_width nan_in"
     " exact",
     "hyper_mix": "one ragged two_streams saturated closed nan_in exact",
     "hyper_collapse": "ragged strided zero exact",
-    "hyper_expand": "ragged strided permutation exact",
+    "hyper_expand": "ragged strided permutation exact summands summands_alone summands_exact",
     "hyper_head": "ragged saturated closed exact",
     "quantize_act": "ragged zero_block amax_edges_bf16 code_ties extremes nan_in infinity_in fp32",
     "rms_norm": "ragged strided range exact",
@@ -62,6 +62,15 @@ def test_hyper_enter_is_its_parts_bit_for_bit(case: str, equal: dict[str, bool])
     assert {name: equal[f"hyper_enter {case} {name}"] for name in names} == dict.fromkeys(
         names, True
     )
+
+
+@pytest.mark.parametrize("case", ["summands", "summands_tall", "summands_alone", "summands_exact"])
+def test_hyper_enter_adds_the_experts_up_as_their_sum_is_defined(
+    case: str, equal: dict[str, bool]
+) -> None:
+    """Bit for bit what it makes of the finished rows; so is hyper_expand after the last layer."""
+    assert equal[f"hyper_enter {case} added"]
+    assert equal[f"hyper_expand {case} added"]
 
 
 @pytest.mark.parametrize("case", ["ragged", "flash", "padded", "plain", "nan_row"])
@@ -135,6 +144,12 @@ def compare() -> dict[str, bool]:
         seen = contract("hyper_enter").observe(done, a) | {}
         for name, part in parts.items():
             equal[f"hyper_enter {case} {name}"] = same(seen.get(name, done.x), part)
+    for case in ("summands", "summands_tall", "summands_alone", "summands_exact"):
+        for name in ("hyper_enter", "hyper_expand"):
+            a, observe = build(name, case), contract(name).observe
+            parts = observe(triton(name)(**a), a)
+            whole = observe(triton(name)(**a | {"y": a["y"].summed()}), a)
+            equal[f"{name} {case} added"] = same_bits(parts, whole)
     for case in ("ragged", "flash", "padded", "plain", "nan_row"):
         a, b = build("latent_insert", case), build("latent_insert", case)
         latent = triton("latent_insert")(**a)

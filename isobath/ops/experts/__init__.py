@@ -1,5 +1,8 @@
 """experts: the routed experts, MXFP4 weights, from gather to the block's output."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +25,35 @@ class ExpertWeights:
     w2: Mxfp4Tensor | torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Summands:
+    """A row a token, left for its reader to add up: what an expert gave in each slot, float32
+    [T, k, D], then shared, [T, D] or None; float32 sums in that order, rounded once, to `dtype`.
+
+    experts: int64 [T, k], -1 for a slot without an expert, whose row was never written.
+    """
+
+    products: torch.Tensor
+    experts: torch.Tensor
+    shared: torch.Tensor | None
+    dtype: torch.dtype
+
+    def summed(self) -> torch.Tensor:
+        """The rows, [T, D]."""
+        total = torch.zeros_like(self.products[:, 0])
+        there = (self.experts >= 0).unsqueeze(2)
+        for slot in range(self.experts.shape[1]):
+            total += self.products[:, slot].masked_fill(~there[:, slot], 0.0)
+        if self.shared is not None:
+            total += self.shared
+        return total.to(self.dtype)
+
+    def of(self, rows: list[int]) -> Summands:
+        """Those of some tokens."""
+        shared = None if self.shared is None else self.shared[rows]
+        return Summands(self.products[rows], self.experts[rows], shared, self.dtype)
+
+
 class Experts(Protocol):
     """y_t = sum_e w2_e . q(silu(g) * u * weight_e) + shared_t, g = min(w1_e x, limit), u =
     clamp(w3_e x, -limit, limit).
@@ -33,8 +65,8 @@ class Experts(Protocol):
     pairs: of `experts`, sorted already, where route has done it; a backend may sort anew.
     The hidden vector is multiplied by the route weight, rounded to bf16 and quantised as x was (FP8
     per 128, x's dialect) before w2; with plain weights nothing is rounded.
-    Returns [T, D], bf16 with an Fp8Tensor and float32 with plain x; fp32 accumulation, a token's
-    experts summed in slot order, then shared, rounded once.
+    Returns [T, D], bf16 with an Fp8Tensor and float32 with plain x, or its Summands; fp32
+    accumulation, a token's experts summed in slot order, then shared, rounded once.
     """
 
     def __call__(
@@ -47,7 +79,11 @@ class Experts(Protocol):
         *,
         limit: float,
         pairs: Pairs | None = None,
-    ) -> torch.Tensor: ...
+    ) -> torch.Tensor | Summands: ...
+
+
+def observe(result: torch.Tensor | Summands, args: Arguments) -> Mapping[str, torch.Tensor]:
+    return {"out0": result.summed() if isinstance(result, Summands) else result}
 
 
 def select(args: Arguments, rows: list[int]) -> Arguments:
@@ -81,6 +117,7 @@ OP = Op(
     agree=Relative(2**-6),
     must=("deterministic", "batch_invariant"),
     weights=("expert_weights",),
+    observe=observe,
     select=select,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
     backends=("triton", "torch", "aiter"),

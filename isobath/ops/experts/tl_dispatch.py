@@ -1,4 +1,4 @@
-"""Around the expert products: who goes where before them, and each token's sum after them.
+"""Before the expert products: who goes where.
 
 Pairs (token, slot) are numbered token * k + slot. Sorting is by counting, with nothing that depends
 on which program runs first: the order is by expert, then by pair. All grids follow from T.
@@ -85,32 +85,3 @@ def dispatch(
                     place = first + tl.cumsum(mine, 0) - 1
                     tl.store(order + place, at, mask=mine != 0)
                     first += tl.sum(mine)
-
-
-@triton.jit
-def combine(
-    products,
-    experts,
-    shared,
-    out,
-    WIDTH: tl.constexpr,
-    TOP_K: tl.constexpr,
-    BLOCK: tl.constexpr,
-    SHARED: tl.constexpr,
-):
-    """out[t] = sum of products[t * k + slot] over the slots with an expert, in order, + shared[t].
-
-    products: [T * k, WIDTH]; rows of empty slots were never written and are not read. Sums are
-    float32; rounded once, to out's dtype.
-    """
-    token = tl.program_id(0).to(tl.int64)
-    col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = col < WIDTH
-    total = tl.zeros([BLOCK], tl.float32)
-    for slot in tl.static_range(TOP_K):
-        pair = token * TOP_K + slot
-        there = inside & (tl.load(experts + pair) >= 0)
-        total += tl.load(products + pair * WIDTH + col, mask=there, other=0.0).to(tl.float32)
-    if SHARED:
-        total += tl.load(shared + token * WIDTH + col, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + token * WIDTH + col, total.to(out.dtype.element_ty), mask=inside)

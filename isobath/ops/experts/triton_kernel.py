@@ -1,5 +1,6 @@
-"""experts on a GPU: sort, gate and up, down, sum; four launches, all grids known from T. Three
-in a decode step, where pairs come sorted and FP8 activations with their values in bf16.
+"""experts on a GPU: sort, gate and up, down; three launches, all grids known from T. Two in a
+decode step, where pairs come sorted and FP8 activations with their values in bf16. Who reads the
+result adds it up: see ops/tl_hyper.py.
 
 The tile height (tokens a program multiplies) follows the tokens an expert can expect, from T, k and
 E alone, so a captured step keeps it. It changes no result: K is summed in one order at any height.
@@ -16,14 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 
 from isobath.numerics.dialect import OCP
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, WidenedFp8
 from isobath.numerics.mxfp4 import Mxfp4Tensor
-from isobath.ops.experts import ExpertWeights
+from isobath.ops.experts import ExpertWeights, Summands
 from isobath.ops.experts.packing import TILE, Packed, pack, random_packed
-from isobath.ops.experts.tl_dispatch import combine, dispatch
+from isobath.ops.experts.tl_dispatch import dispatch
 from isobath.ops.experts.tl_products import down, gate_up
 from isobath.ops.route import Pairs
 from isobath.ops.tl_common import fp8_of, pow2, target_of
@@ -123,13 +123,14 @@ def experts(
     *,
     limit: float,
     pairs: Pairs | None = None,
-) -> torch.Tensor:
+) -> Summands:
     plain = not isinstance(x, Fp8Tensor)
     source = x if isinstance(x, torch.Tensor) else x.data
     (tokens, width), k = source.shape, experts.shape[1]
-    out = source.new_empty(tokens, width, dtype=torch.float32 if plain else torch.bfloat16)
+    dtype = torch.float32 if plain else torch.bfloat16
     if not tokens:
-        return out
+        nothing = source.new_empty(0, k, width, dtype=torch.float32)
+        return Summands(nothing, experts, shared, dtype)
     experts, weights = experts.contiguous(), weights.contiguous()
     num_experts, inner = expert_weights.w2.shape[0], expert_weights.w2.shape[2]
     kind = target_of(source).kind
@@ -174,19 +175,7 @@ def experts(
         **_form(tiles.down, expert_weights.w2, kind),
         **common,
     )
-    block = min(1024, pow2(width))
-    combine[(tokens, triton.cdiv(width, block))](
-        products,
-        experts,
-        out if shared is None else shared,
-        out,
-        WIDTH=width,
-        TOP_K=k,
-        BLOCK=block,
-        SHARED=shared is not None,
-        num_warps=4,
-    )
-    return out
+    return Summands(products.view(tokens, k, width), experts, shared, dtype)
 
 
 def _dispatch(

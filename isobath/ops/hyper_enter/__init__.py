@@ -11,6 +11,7 @@ from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor, WidenedFp8, dequantize
 from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.experts import Summands
 from isobath.ops.work import nbytes
 
 
@@ -31,9 +32,10 @@ class HyperEnter(Protocol):
     """streams' = hyper_expand(y, streams, post, comb), or streams where y is None (first layer);
     pre, post', comb' = hyper_mix(streams'); x = hyper_collapse(streams', pre); quantize_act(x).
 
-    y: [T, D] or None, and with it post: float32 [T, S] and comb: float32 [T, S, S]. streams:
-    [T, S, D]. fn, base, scale, iters, eps, norm_eps: of hyper_mix. norm_weight, norm_eps: of
-    hyper_collapse. dialect: of the quantised x, D then a multiple of 128; None: x is not quantised.
+    y: [T, D], the Summands of it or None, and with it post: float32 [T, S] and comb: float32
+    [T, S, S]. streams: [T, S, D]. fn, base, scale, iters, eps, norm_eps: of hyper_mix. norm_weight,
+    norm_eps: of hyper_collapse. dialect: of the quantised x, D then a multiple of 128; None: x is
+    not quantised.
     widen: who reads the quantised x wants its values as well, so it may be a WidenedFp8.
 
     Rounded where the parts round: the new streams, the collapsed sum and x. The mixer reads the
@@ -42,7 +44,7 @@ class HyperEnter(Protocol):
 
     def __call__(
         self,
-        y: torch.Tensor | None,
+        y: torch.Tensor | Summands | None,
         streams: torch.Tensor,
         post: torch.Tensor | None,
         comb: torch.Tensor | None,
@@ -72,8 +74,12 @@ def observe(result: Entered, args: Arguments) -> Mapping[str, torch.Tensor]:
 
 
 def select(args: Arguments, rows: list[int]) -> Arguments:
-    chosen = {name: args[name] for name in ("y", "streams", "post", "comb")}
-    return args | {name: None if t is None else t[rows] for name, t in chosen.items()}
+    def cut(value: torch.Tensor | Summands | None) -> torch.Tensor | Summands | None:
+        if isinstance(value, Summands):
+            return value.of(rows)
+        return None if value is None else value[rows]
+
+    return args | {name: cut(args[name]) for name in ("y", "streams", "post", "comb")}
 
 
 def work(args: Arguments) -> Work:

@@ -3,6 +3,7 @@
 import torch
 
 from isobath.numerics.dialect import Dialect
+from isobath.ops.experts import Summands
 from isobath.ops.hyper_collapse.reference import hyper_collapse
 from isobath.ops.hyper_enter import Entered
 from isobath.ops.hyper_expand.reference import hyper_expand
@@ -11,7 +12,7 @@ from isobath.ops.quantize_act.reference import quantize_act
 
 
 def hyper_enter(
-    y: torch.Tensor | None,
+    y: torch.Tensor | Summands | None,
     streams: torch.Tensor,
     post: torch.Tensor | None,
     comb: torch.Tensor | None,

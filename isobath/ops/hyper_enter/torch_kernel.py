@@ -3,6 +3,7 @@
 import torch
 
 from isobath.numerics.dialect import Dialect
+from isobath.ops.experts import Summands
 from isobath.ops.hyper_collapse.torch_kernel import hyper_collapse
 from isobath.ops.hyper_enter import Entered
 from isobath.ops.hyper_expand.torch_kernel import hyper_expand
@@ -13,7 +14,7 @@ __all__ = ["hyper_enter", "prepare"]
 
 
 def hyper_enter(
-    y: torch.Tensor | None,
+    y: torch.Tensor | Summands | None,
     streams: torch.Tensor,
     post: torch.Tensor | None,
     comb: torch.Tensor | None,

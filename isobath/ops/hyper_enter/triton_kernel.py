@@ -3,6 +3,7 @@
 import torch
 
 from isobath.numerics.dialect import Dialect
+from isobath.ops.experts import Summands
 from isobath.ops.hyper_enter import Entered
 from isobath.ops.tl_hyper import Tiles, pass_streams
 from isobath.ops.tl_hyper import split_weight as prepare
@@ -12,7 +13,7 @@ __all__ = ["hyper_enter", "prepare"]
 
 
 def hyper_enter(
-    y: torch.Tensor | None,
+    y: torch.Tensor | Summands | None,
     streams: torch.Tensor,
     post: torch.Tensor | None,
     comb: torch.Tensor | None,

@@ -6,22 +6,30 @@ import torch
 
 from isobath.numerics.compare import Relative
 from isobath.ops.contract import Arguments, Op
+from isobath.ops.experts import Summands
 
 
 class HyperExpand(Protocol):
     """out_k = post_k * y + sum_j comb[j, k] * stream_j, float32 inside, rounded once.
 
-    y: [T, D] block output. streams: [T, S, D]. post: float32 [T, S]. comb: float32
-    [T, S(in), S(out)]. Returns [T, S, D] in streams.dtype.
+    y: [T, D] block output, or the Summands of one. streams: [T, S, D]. post: float32 [T, S]. comb:
+    float32 [T, S(in), S(out)]. Returns [T, S, D] in streams.dtype.
     """
 
     def __call__(
-        self, y: torch.Tensor, streams: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
+        self,
+        y: torch.Tensor | Summands,
+        streams: torch.Tensor,
+        post: torch.Tensor,
+        comb: torch.Tensor,
     ) -> torch.Tensor: ...
 
 
 def select(args: Arguments, rows: list[int]) -> Arguments:
-    return {name: value[rows] for name, value in args.items()}
+    return {
+        name: value.of(rows) if isinstance(value, Summands) else value[rows]
+        for name, value in args.items()
+    }
 
 
 OP = Op(

@@ -2,10 +2,11 @@
 
 import torch
 
+from isobath.ops.experts import Summands
 from isobath.ops.tl_hyper import pass_streams
 
 
 def hyper_expand(
-    y: torch.Tensor, streams: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
+    y: torch.Tensor | Summands, streams: torch.Tensor, post: torch.Tensor, comb: torch.Tensor
 ) -> torch.Tensor:
     return pass_streams(streams, None, (y, post, comb))[0]
