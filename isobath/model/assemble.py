@@ -105,18 +105,25 @@ class Assembly:
             indexer = prefix + "indexer."
             projections += [f"{indexer}compressor.{n}.weight" for n in ("wkv", "wgate")]
             projections += [indexer + "weights_proj.weight"]
+        low = [prefix + "wq_a", prefix + "wkv"]
+        together = self.ops.attention_in.prepare if ratio and not read.exact else None
         return AttentionWeights(
-            wqa_wkv=self._fp8([prefix + "wq_a", prefix + "wkv"]),
+            wqa_wkv=together(read.fp8(low)) if together else self._fp8(low),
             q_norm=read.vector(prefix + "q_norm.weight"),
             wq_b=self._fp8([prefix + "wq_b"]),
             kv_norm=read.vector(prefix + "kv_norm.weight"),
             wo_a=self._grouped(prefix + "wo_a"),
             wo_b=self._fp8([prefix + "wo_b"]),
             sink=read.vector(prefix + "attn_sink"),
-            compress_in=self._plain(projections) if projections else None,
+            compress_in=self._compress_in(projections) if projections else None,
             compressor=self._compressor(prefix + "compressor.") if ratio else None,
             indexer=self._indexer(prefix + "indexer.") if ratio == 4 else None,
         )
+
+    def _compress_in(self, names: list[str]) -> Matrix:
+        """Multiplied along with wqa_wkv, but in exact numerics."""
+        op = self.ops.linear if self.read.exact else self.ops.attention_in
+        return op.prepare(self.read.plain(names))
 
     def _grouped(self, name: str) -> Matrix:
         """wo_a as [G, R, K]: groups are consecutive rows, R a multiple of the quant block."""

@@ -42,8 +42,11 @@ def attention(
     ops, eps, dialect = project.ops, config.rms_norm_eps, project.dialect
     cos_sin = batch.cos_sin_compressed if ratio else batch.cos_sin_window
     plan = batch.plans.get(ratio)
-    fresh = aside(partial(compress, x, w, config, project, cache, batch, plan)) if plan else None
-    qa_kv, slots = project(quantized, w.wqa_wkv), batch.window_slots
+    qa_kv, taken = take_in(x, quantized, w, project)
+    slots = batch.window_slots
+    fresh: Callable[[], torch.Tensor] | None = None
+    if plan and taken is not None:
+        fresh = aside(partial(compress, taken, w, config, project, cache, batch, plan))
     latent = ops.latent_insert(
         qa_kv, w.q_norm, w.kv_norm, cos_sin, cache.window, slots, dialect=dialect, eps=eps
     )
@@ -72,8 +75,26 @@ def attention(
     return project(o, w.wo_b)
 
 
-def compress(
+def take_in(
     x: torch.Tensor,
+    quantized: Fp8Tensor | torch.Tensor,
+    w: AttentionWeights,
+    project: Projector,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(the low rank of queries beside keys and values, [T, N]; what the compressors take in,
+    float32 [T, C], if there are any: last come the indexer's head weights)."""
+    if w.compress_in is None:
+        return project(quantized, w.wqa_wkv), None
+    if not isinstance(quantized, Fp8Tensor):
+        return project(quantized, w.wqa_wkv), project.ops.linear(x, w.compress_in)
+    both: tuple[torch.Tensor, torch.Tensor] = project.ops.attention_in(
+        quantized, x, w.wqa_wkv, w.compress_in
+    )
+    return both
+
+
+def compress(
+    fresh: torch.Tensor,
     w: AttentionWeights,
     config: ModelConfig,
     project: Projector,
@@ -81,10 +102,8 @@ def compress(
     batch: Batch,
     plan: CompressPlan,
 ) -> torch.Tensor:
-    """Store the entries that come due. Returns what the compressors take in, float32 [T, C]: last
-    come the indexer's head weights."""
+    """Store the entries that come due of what the compressors take in. Returns that."""
     assert w.compressor is not None and cache.compressor is not None
-    fresh: torch.Tensor = project.ops.linear(x, w.compress_in)
     first, own = w.compressor, cache.compressor
     step: dict[str, Any] = {
         "positions": batch.positions,

@@ -36,6 +36,7 @@ class OpTable:
     decode_metadata: Backend
     embed: Backend
     hyper_enter: Backend
+    attention_in: Backend
     fp8_linear: Backend
     linear: Backend
     latent_insert: Backend

@@ -169,13 +169,15 @@ def test_every_matrix_goes_through_the_prepare_of_the_op_that_reads_it(
     fp8 = "fp8_linear" if numerics == "native" else "linear"
     for layer in w.layers:
         attn, ffn = layer.attn, layer.ffn
-        quantised = [attn.wqa_wkv, attn.wq_b, attn.wo_b]
+        together = "attention_in" if layer.ratio and numerics == "native" else None
+        assert prepared_by(attn.wqa_wkv) == (together or fp8)
+        quantised = [attn.wq_b, attn.wo_b]
         quantised += [attn.indexer.wq_b] if attn.indexer else []
         assert {prepared_by(m) for m in quantised} == {fp8}
         assert prepared_by(attn.wo_a) == "grouped_project"
         assert prepared_by(ffn.gate) == "route"
         assert prepared_by(ffn.shared_w13) == prepared_by(ffn.shared_w2) == "shared_expert"
-        assert prepared_by(attn.compress_in) == ("linear" if layer.ratio else None)
+        assert prepared_by(attn.compress_in) == (together or "linear" if layer.ratio else None)
         assert prepared_by(ffn.experts) == "experts"
         assert isinstance(ffn.experts.weight, ExpertWeights)
         assert prepared_by(layer.attn_hyper.fn) == prepared_by(layer.ffn_hyper.fn) == "hyper_enter"

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.interpreter import ROOT, judged, repair
 
-OPS = ("fp8_linear", "linear", "grouped_linear", "grouped_project", "shared_expert")
+OPS = ("fp8_linear", "linear", "attention_in", "grouped_linear", "grouped_project", "shared_expert")
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -34,7 +34,7 @@ def test_rows_do_not_depend_on_their_number_or_on_the_tile() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 40 + 8 + 4, found
+    assert len(found) == 40 + 8 + 4 + 6, found
     assert all(found.values()), found
 
 
@@ -79,7 +79,7 @@ def exact_in_every_tile() -> dict[str, bool]:
             found[f"{name} {tokens}"] = torch.equal(got, want[:tokens])
             got = fetched(x, weight, Fetch(tile.tokens, tile.rows, 4, 1))
             found[f"{name} {tokens} fetched"] = torch.equal(got, want[:tokens])
-    return found | exact_in_every_lane() | quantised_by_the_last()
+    return found | exact_in_every_lane() | quantised_by_the_last() | together()
 
 
 def exact_in_every_lane() -> dict[str, bool]:
@@ -149,6 +149,30 @@ def quantised_by_the_last() -> dict[str, bool]:
         "projection's counters": not counters(x.device, "grouped_project").any(),
         "hidden counters": not counters(x.device, "shared_expert").any(),
     }
+
+
+def together() -> dict[str, bool]:
+    """Whether attention_in's two products have the bits of the ops they belong to. Operands as
+    above: sums are exact."""
+    import torch
+
+    from isobath.numerics.dialect import OCP
+    from isobath.numerics.fp8 import ACTIVATION_BLOCK, WEIGHT_BLOCK, Fp8Tensor
+    from isobath.ops.attention_in.triton_kernel import attention_in
+    from isobath.ops.fp8_linear.triton_kernel import fp8_linear
+    from isobath.ops.linear.triton_kernel import linear
+
+    generator, found = torch.Generator().manual_seed(8), {}
+    for tokens in (1, 3, 37):
+        codes = torch.randint(-2, 3, (200 + tokens, 256), generator=generator).to(OCP.dtype)
+        scale = torch.randint(125, 128, (2 + tokens, 2), generator=generator).to(torch.uint8)
+        weight = Fp8Tensor(codes[:200], scale[:2], OCP, WEIGHT_BLOCK)
+        x = Fp8Tensor(codes[200:], scale[2:], OCP, ACTIVATION_BLOCK)
+        plain, y = codes[:90].to(torch.bfloat16), codes[200:].to(torch.bfloat16)
+        out, taken = attention_in(x, y, weight, plain)
+        found[f"together T={tokens} out"] = torch.equal(out, fp8_linear(x, weight))
+        found[f"together T={tokens} taken"] = torch.equal(taken, linear(y, plain))
+    return found
 
 
 if __name__ == "__main__":

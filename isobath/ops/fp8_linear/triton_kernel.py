@@ -60,8 +60,9 @@ SHORT_TILES: Tiles = TILES | {
 H200, 2026-11-22, one run of N = 32,768."""
 
 
-@triton.jit(do_not_specialize=["T"])
-def fp8_linear_kernel(
+@triton.jit
+def fp8_tile(
+    pid,
     x,
     x_scale,
     w,
@@ -78,10 +79,11 @@ def fp8_linear_kernel(
     EVEN_T: tl.constexpr,
     EVEN_N: tl.constexpr,
 ):
-    """x: [T, K] and w: [N, K] FP8, x_scale: [T, K/128] and w_scale: [N/128, K/128] UE8M0 bytes,
-    out: bf16 [T, N]. Grid: token tiles x weight tiles, of 2 * ROWS in pairs. EVEN: whole tiles."""
+    """Tile `pid` of the product: token tiles x weight tiles, of 2 * ROWS in pairs. x: [T, K] and w:
+    [N, K] FP8, x_scale: [T, K/128] and w_scale: [N/128, K/128] UE8M0 bytes, out: bf16 [T, N]. EVEN:
+    whole tiles."""
     WIDE: tl.constexpr = ROWS * 2 if PAIR else ROWS
-    token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), tl.cdiv(N, WIDE))
+    token_tile, row_tile = tile_of(pid, tl.cdiv(T, TOKENS), tl.cdiv(N, WIDE))
     first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
     x += first_token * K
     x_scale += first_token * (K // 128)
@@ -105,16 +107,46 @@ def fp8_linear_kernel(
         store_tile(out, N, acc, first_token, T, row, N, TOKENS, ROWS, SWAP)
 
 
+@triton.jit(do_not_specialize=["T"])
+def fp8_linear_kernel(
+    x,
+    x_scale,
+    w,
+    w_scale,
+    out,
+    T,
+    N,
+    K: tl.constexpr,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+    SWAP: tl.constexpr,
+    PAIR: tl.constexpr,
+    LANES: tl.constexpr,
+    EVEN_T: tl.constexpr,
+    EVEN_N: tl.constexpr,
+):
+    """Grid: the tiles of fp8_tile."""
+    fp8_tile(
+        tl.program_id(0), x, x_scale, w, w_scale, out, T, N, K, TOKENS, ROWS, SWAP, PAIR, LANES,
+        EVEN_T, EVEN_N,
+    )  # fmt: skip
+
+
 def fp8_linear(x: Fp8Tensor, weight: Fp8Tensor) -> torch.Tensor:
+    expect_one_dialect(x, weight, "fp8_linear")
+    tiles = SHORT_TILES if x.data.shape[1] <= SLICE.value else TILES
+    return launch(x, weight, *choose(tiles, x.data, len(x.data)))
+
+
+def expect_one_dialect(x: Fp8Tensor, weight: Fp8Tensor, op: str) -> None:
+    """Raise DialectMismatch unless both operands speak the same."""
     if x.dialect != weight.dialect:
         raise DialectMismatch(
-            f"fp8_linear(weight=): expected {x.dialect} like the activations",
+            f"{op}(weight=): expected {x.dialect} like the activations",
             found=str(weight.dialect),
             effect="the product would be off by a factor of two",
             do="transcode the weight at load",
         )
-    tiles = SHORT_TILES if x.data.shape[1] <= SLICE.value else TILES
-    return launch(x, weight, *choose(tiles, x.data, len(x.data)))
 
 
 def launch(x: Fp8Tensor, weight: Fp8Tensor, tile: Tile, options: dict[str, Any]) -> torch.Tensor:

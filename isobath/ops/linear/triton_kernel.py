@@ -41,6 +41,40 @@ STEP = {torch.bfloat16: 64, torch.float32: 32}
 """K extent of a tile: 128 bytes a row."""
 
 
+@triton.jit
+def plain_tile(
+    pid,
+    x,
+    w,
+    out,
+    T,
+    N,
+    K: tl.constexpr,
+    DTYPE: tl.constexpr,
+    STEP: tl.constexpr,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+    SWAP: tl.constexpr,
+    LANES: tl.constexpr,
+    EVEN_T: tl.constexpr,
+    EVEN_N: tl.constexpr,
+):
+    """Tile `pid` of the product, token tiles x weight tiles. x: [T, K], w: [N, K], out: float32
+    [T, N]."""
+    token_tile, row_tile = tile_of(pid, tl.cdiv(T, TOKENS), tl.cdiv(N, ROWS))
+    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
+    first_row, rows = rows_of(row_tile, N, ROWS, EVEN_N)
+    x += first_token * K
+    w += first_row * K
+    if LANES > 1:
+        each, live = lane_rows(first_token, T, TOKENS, LANES)
+        rows = lane_rows(first_row, N, ROWS, LANES)[0]
+        acc = plain_product_few(x, K, each, live, w, rows, K, DTYPE, STEP, LANES)
+    else:
+        acc = plain_product(x, K, tokens, w, rows, K, DTYPE, SWAP, STEP)
+    store_tile(out, N, acc, first_token, T, first_row, N, TOKENS, ROWS, SWAP)
+
+
 @triton.jit(do_not_specialize=["T"])
 def linear_kernel(
     x,
@@ -58,19 +92,10 @@ def linear_kernel(
     EVEN_T: tl.constexpr,
     EVEN_N: tl.constexpr,
 ):
-    """x: [T, K], w: [N, K], out: float32 [T, N]. Grid: token tiles x weight tiles."""
-    token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), tl.cdiv(N, ROWS))
-    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
-    first_row, rows = rows_of(row_tile, N, ROWS, EVEN_N)
-    x += first_token * K
-    w += first_row * K
-    if LANES > 1:
-        each, live = lane_rows(first_token, T, TOKENS, LANES)
-        rows = lane_rows(first_row, N, ROWS, LANES)[0]
-        acc = plain_product_few(x, K, each, live, w, rows, K, DTYPE, STEP, LANES)
-    else:
-        acc = plain_product(x, K, tokens, w, rows, K, DTYPE, SWAP, STEP)
-    store_tile(out, N, acc, first_token, T, first_row, N, TOKENS, ROWS, SWAP)
+    """Grid: the tiles of plain_tile."""
+    plain_tile(
+        tl.program_id(0), x, w, out, T, N, K, DTYPE, STEP, TOKENS, ROWS, SWAP, LANES, EVEN_T, EVEN_N
+    )  # fmt: skip
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
