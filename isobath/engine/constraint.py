@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from isobath.engine.grammar_vocabulary import Vocabulary
+from isobath.engine.grammar_vocabulary import Tokens, Vocabulary
 from isobath.errors import RequestError
 
 
@@ -42,8 +42,8 @@ class Grammar(Protocol):
 class Constraint:
     """One completion's. reasoning: it begins inside <think>. calls: DSML calls are part of it.
 
-    allowed: bool [vocab], what the next token may be. complete: nothing may follow, only the end
-    token. stuck: why nothing at all may follow, which a grammar of ours does not let happen.
+    complete: nothing may follow, only the end token. stuck: why nothing at all may follow, which a
+    grammar of ours does not let happen.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Constraint:
         self._reasoning, self._calls = reasoning, calls
         self._tail = b""
         self._words = torch.zeros((vocabulary.size + 31) // 32, dtype=torch.int32)
+        self._tokens: Tokens = self._words.numpy()  # the same memory
         self.complete, self.stuck = False, ""
         self._advance()
 
@@ -79,27 +80,48 @@ class Constraint:
                 return
         self._advance()
 
+    @property
+    def allowed(self) -> torch.Tensor:
+        """bool [vocab]: what the next token may be."""
+        bits = np.unpackbits(self._tokens.view(np.uint8), bitorder="little")
+        return torch.from_numpy(bits.view(np.bool_))[: self._vocabulary.size]
+
     def _advance(self) -> None:
-        """Set `allowed` and what follows from it."""
-        known = self._vocabulary
+        """Find what may come next."""
+        known, tokens = self._vocabulary, self._tokens
         if self._reasoning:
-            self.allowed = torch.ones(known.size, dtype=torch.bool)
-            self.allowed[[t for t in (known.eos, known.marker) if t >= 0]] = False
+            tokens[:] = -1
+            _drop(tokens, known.eos)
+            _drop(tokens, known.marker)
             return
         try:
             self._matcher.fill(self._words)
         except RequestError as error:
             self.stuck = str(error)
             return
-        bits = np.unpackbits(self._words.numpy().view(np.uint8), bitorder="little")
-        self.allowed = torch.from_numpy(bits.view(np.bool_))[: known.size]
         if self._calls:
-            self.allowed &= ~known.spelled
+            tokens &= known.unspelled
             if self._tail[-1:] == b"<" or self._tail == b"</":
-                self.allowed &= ~known.opened
-        elif known.marker >= 0:
-            self.allowed[known.marker] = False
-        count = int(self.allowed.sum())
-        self.complete = count == 1 and bool(self.allowed[known.eos])
-        if not count:
+                tokens &= known.unopened
+        else:
+            _drop(tokens, known.marker)
+        ends = _drop(tokens, known.eos)
+        goes_on = bool(tokens.any())
+        self.complete = ends and not goes_on
+        if ends:
+            tokens[known.eos // 32] |= _bit(known.eos)
+        elif not goes_on:
             self.stuck = "no token continues the grammar"
+
+
+def _bit(token: int) -> np.int32:
+    return np.uint32(1 << token % 32).view(np.int32)
+
+
+def _drop(tokens: Tokens, token: int) -> bool:
+    """Take a token out of the set; whether it was in it. A negative one is none."""
+    if token < 0:
+        return False
+    word = tokens[token // 32]
+    tokens[token // 32] = word & ~_bit(token)
+    return bool(word & _bit(token))

@@ -8,10 +8,11 @@ matters only to who needs it. Compiles nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from isobath.errors import RequestError
 from isobath.model.text import Text
@@ -21,12 +22,16 @@ _BAR = "｜".encode()
 _BAR_BEGINS = tuple(_BAR[:size] for size in range(1, len(_BAR)))
 
 
+Tokens = NDArray[np.int32]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
     """pieces: bytes of each token by id, none for control tokens but the marker. encode: text to
     ids, names of control tokens in it being text. marker, think, end_think: ids, -1 if there is
-    none. spelled: [vocab] bool, tokens that begin to spell the
-    marker after a `<` or `</` of their own; opened: those that do after one already written."""
+    none. Sets of tokens are int32 [(vocab + 31) // 32], bit i % 32 of word i // 32 for token i.
+    unspelled: tokens that do not begin to spell the marker after a `<` or `</` of their own;
+    unopened: those that do not after one already written."""
 
     pieces: tuple[bytes, ...]
     encode: Callable[[str], list[int]]
@@ -34,8 +39,8 @@ class Vocabulary:
     marker: int
     think: int
     end_think: int
-    spelled: torch.Tensor
-    opened: torch.Tensor
+    unspelled: Tokens
+    unopened: Tokens
 
     @property
     def size(self) -> int:
@@ -61,8 +66,8 @@ def vocabulary_of(text: Text, size: int) -> Vocabulary:
         )
     marker, think, end_think = (_id(text, name) for name in (MARKER, THINK, END_THINK))
     pieces = [b"" if i in text.added_ids else text.token_bytes(i) for i in range(size)]
-    spelled = [_spells(piece) for piece in pieces]
-    opened = [piece.startswith(_BAR) or piece in _BAR_BEGINS for piece in pieces]
+    unspelled = [not _spells(piece) for piece in pieces]
+    unopened = [not (piece.startswith(_BAR) or piece in _BAR_BEGINS) for piece in pieces]
     if marker >= 0:
         pieces[marker] = MARKER.encode()
     return Vocabulary(
@@ -72,9 +77,16 @@ def vocabulary_of(text: Text, size: int) -> Vocabulary:
         marker,
         think,
         end_think,
-        torch.tensor(spelled),
-        torch.tensor(opened),
+        packed(unspelled),
+        packed(unopened),
     )
+
+
+def packed(chosen: Sequence[bool]) -> Tokens:
+    """A set of tokens from whether each is in it."""
+    padded = np.zeros(-(-len(chosen) // 32) * 32, dtype=np.bool_)
+    padded[: len(chosen)] = chosen
+    return np.packbits(padded, bitorder="little").view(np.int32)
 
 
 def _id(text: Text, name: str) -> int:
