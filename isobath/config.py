@@ -200,7 +200,6 @@ class ServerConfig:
     cluster; ray_max_replicas: engines that it may start under load, None: data_parallel_size.
     load_format: "auto" or "dummy". threads: CPU threads of an engine, None: torch decides, 1 for
     the bundled model. allow_failed_verdicts: serve although the doctor found a kernel wrong here.
-    dev_mode: routes that change the engine (/reset_prefix_cache).
     """
 
     model: str | None = None
@@ -226,7 +225,6 @@ class ServerConfig:
     max_num_queued_tokens: int | None = None
     max_body_bytes: int = 32 << 20
     shutdown_timeout: float = 30.0
-    enable_request_id_headers: bool = False
     enable_log_requests: bool = False
     enable_log_outputs: bool = False
     disable_log_stats: bool = False
@@ -235,7 +233,6 @@ class ServerConfig:
     disable_uvicorn_access_log: bool = False
     disable_access_log_for_endpoints: tuple[str, ...] = ()
     otlp_traces_endpoint: str | None = None
-    kv_events_config: Mapping[str, Any] | None = None
     data_parallel_size: int = 1
     device_ids: tuple[int, ...] = ()
     ray: bool = False
@@ -248,7 +245,6 @@ class ServerConfig:
     load_format: str = "auto"
     threads: int | None = None
     allow_failed_verdicts: bool = False
-    dev_mode: bool = False
     engine: EngineConfig = field(default_factory=lambda: EngineConfig(max_batched_tokens=512))
 
     def __post_init__(self) -> None:

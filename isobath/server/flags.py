@@ -123,8 +123,6 @@ REQUESTS = _rows(
     ("--sse-keep-alive-interval", float, "sse_keep_alive_interval", "Seconds; 0 is never."),
     ("--max-num-queued-reqs", int, "max_num_queued_reqs", "Waiting; more are refused."),
     ("--max-num-queued-tokens", int, "max_num_queued_tokens", "Waiting; more are refused."),
-    ("--enable-request-id-headers", bool, "enable_request_id_headers", "Answer X-Request-Id."),
-    ("--enable-server-dev-mode", bool, "dev_mode", "Also /reset_prefix_cache."),
 )
 LOGS = _rows(
     "Logs",
@@ -194,6 +192,7 @@ IGNORED = (
     *_ignored("each GPU holds all experts", str, "--all2all-backend --expert-placement-strategy"),
     *_ignored("it is always so", bool, "--async-scheduling --enable-chunked-prefill"),
     *_ignored("it is always so", bool, "--enable-prompt-tokens-details --language-model-only"),
+    *_ignored("it is always so", bool, "--enable-request-id-headers"),
     *_ignored("requests are logged without their text", bool, "--disable-log-requests"),
     *_ignored("a request draws by its own seed", int, "--seed"),
     *_ignored("weights are read in one way", str, "--safetensors-load-strategy"),

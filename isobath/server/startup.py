@@ -98,10 +98,9 @@ def load(config: ServerConfig, notes: Sequence[Note] = ()) -> Loaded:
         engine_spec(config, folder),
         banner=(*_banner(config, folder, chat), *((n.level, n.text) for n in notes)),
     )
-    count = config.data_parallel_size
-    backend: Backend = (
-        Replicas(specs(spec, count, config.device_ids)) if count > 1 else AsyncLLM.of(spec)
-    )
+    count, gpus = config.data_parallel_size, config.device_ids
+    each = specs(spec, count, gpus) if count > 1 or gpus else [spec]
+    backend: Backend = Replicas(each) if count > 1 else AsyncLLM.of(each[0])
     return Loaded(backend, chat, sampling_of(config, folder))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.serve_command import READY, ServeCommand, started
+from tests.support.serve_command import LIMIT_S, READY, ServeCommand, started
 
 LONG = {"prompt": "The json module", "max_tokens": 8000, "ignore_eos": True, "stream": True}
 """Minutes of work on any CPU."""
@@ -170,17 +170,24 @@ def _memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
 
 
+def run_to_end(*flags: str) -> subprocess.CompletedProcess[str]:
+    """A server that is expected not to start."""
+    command = [sys.executable, "-m", "isobath", "serve", *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+
+
+def test_a_folder_without_a_model_ends_the_start_with_its_reason(tmp_path: Path) -> None:
+    done = run_to_end(str(tmp_path), "--port", "0")
+    assert done.returncode == 1
+    assert "no tokenizer" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_port_in_use_names_the_process_that_has_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "isobath", "serve", "--port", port],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_to_end("--port", port)
     assert done.returncode == 1
     assert f"port {port}" in done.stderr and f"(pid {os.getpid()})" in done.stderr
     assert "Traceback" not in done.stderr
