@@ -281,6 +281,16 @@ def bench_scheduler(
     scheduler.main(steps=steps, context=context)
 
 
+@bench.command("serve-overhead")
+def bench_serve_overhead(
+    tokens: Annotated[int, typer.Option(min=4, help="Tokens of a stream.")] = 64,
+) -> None:
+    """What the server costs a token; the last line of stdout is one JSON object."""
+    from isobath.bench import serve_overhead
+
+    serve_overhead.main(tokens=tokens)
+
+
 @app.command()
 def xcompile(
     target: Annotated[

@@ -125,7 +125,10 @@ class AsyncLLM:
         self._text: Text | None = None
         self._ids = count()
         self._boxes: dict[int, _Mailbox] = {}
-        self.process = EngineProcess(spec, self._deliver)
+        self.process = self._engine(spec)
+
+    def _engine(self, spec: EngineSpec) -> EngineProcess:
+        return EngineProcess(spec, self._deliver)
 
     @property
     def text(self) -> Text:

@@ -63,6 +63,11 @@ async def together(
 ) -> AsyncGenerator[tuple[int, Piece], None]:
     """(which job, piece) of all of them, as they come. All are admitted or none is."""
     places = _enter(state, jobs)
+    if len(jobs) == 1:  # needs no tasks and no queue
+        async with aclosing(_followed(state, jobs[0], route, places[0])) as pieces:
+            async for only in pieces:
+                yield 0, only
+        return
     arrived: asyncio.Queue[tuple[int, Piece | None]] = asyncio.Queue()
 
     async def follow(which: int) -> None:

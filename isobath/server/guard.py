@@ -13,6 +13,8 @@ from isobath.server.errors import ApiError
 from isobath.server.request_id import REQUEST_ID, fresh, harmless
 from isobath.server.state import ServerState
 
+SEND = "isobath.send"
+"""In a scope: send() without all that a stream's later messages pass for nothing."""
 OPEN = frozenset({"/health", "/metrics", "/version"})
 """Paths that need no key."""
 
@@ -46,6 +48,7 @@ class Guard:
         except ApiError as error:
             await error.response(path)(scope, receive, named)
             return
+        scope[SEND] = send
         await self._app(scope, _Limited(receive, limit), named)
 
     def _check(self, headers: Headers) -> None:

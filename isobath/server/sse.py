@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from isobath.errors import IsobathError
 from isobath.server.cancel import cancelled, gone, unless_gone
 from isobath.server.errors import ApiError, api_error
+from isobath.server.guard import SEND
 
 log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
@@ -91,7 +92,7 @@ class EventStream(Response):
         self._keep_alive, self._beat, self._on_error = keep_alive, beat, on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = asyncio.ensure_future(self._write(send))
+        writer = asyncio.ensure_future(self._write(send, scope.get(SEND, send)))
         watch = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({writer, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,8 +102,8 @@ class EventStream(Response):
             await cancelled(self._first)
             await self._frames.aclose()
 
-    async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+    async def _write(self, start: Send, send: Send) -> None:
+        await start({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             async for data in self._alive() if self._keep_alive else self._plain():
                 await send({"type": "http.response.body", "body": data, "more_body": True})
