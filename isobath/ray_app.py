@@ -9,8 +9,7 @@ reads prompts and writes answers, so what crosses between machines is token ids 
 
 Which engine takes a request is decided in `PrefixRouter`, Ray Serve's own interface for that, by
 the rule of server/routing.py. Each replica of Door has a router, and they share nothing; the rule
-lets them agree while there is little to do, and one Door is enough for some ten thousand pieces a
-second.
+lets them agree while there is little to do, and one Door is best until it is full.
 
 An engine whose process has died leaves at once, so that Ray starts another and its requests fail;
 they are not tried again, since they may be what killed it. Ray owns placing, scaling, health and

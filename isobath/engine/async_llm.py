@@ -201,10 +201,11 @@ class AsyncLLM:
         """Bring one event to its output; a completion that it ends leaves `outputs`."""
         if isinstance(event, Failed):
             outputs.clear()
+            if event.kind == "invalid_request":
+                raise RequestError("the request failed", found=event.error)
             if not self.alive:
                 raise EngineDied("the request was lost", found=event.error)
-            kind = RequestError if event.kind == "invalid_request" else RequestFailed
-            raise kind("the request failed", found=event.error)
+            raise RequestFailed("the request failed", found=event.error)
         if isinstance(event, Prompt):
             for told in outputs.values():
                 told.add_prompt(event)
