@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -60,7 +59,6 @@ def _run(ops: Sequence[str], case: str | None, plan: Plan) -> int:
     wanted = [op for op in map(contract, ops or op_names()) if "triton" in op.backends]
     checks = plan.checks + COUNTED if plan.record else plan.checks
     done, wrong, start = 0, 0, time.perf_counter()
-    rows: list[dict[str, Any]] = []
     for op in wanted:
         judged = []
         for one in emulation.cases_of(op, case):
@@ -70,9 +68,8 @@ def _run(ops: Sequence[str], case: str | None, plan: Plan) -> int:
             judged.append(found)
             done, wrong = done + 1, wrong + (not found.agrees)
             _show(op, found, plan)
-        rows += kernel_rows.rows_of(op, judged) if plan.record else []
-    if plan.record:
-        kernel_rows.replace_rows(plan.record, rows)
+        if plan.record:  # op by op, so that what was interrupted goes on with the ops that are left
+            kernel_rows.replace_rows(plan.record, kernel_rows.rows_of(op, judged))
     if not plan.as_json:
         seconds = time.perf_counter() - start
         print(
@@ -87,16 +84,12 @@ def _reported(ops: Sequence[str], plan: Plan, report: Path) -> int:
     record = report.with_suffix(".jsonl")
     options = [word for op in ops for word in ("--op", op)]
     options += ["--dialect", plan.dialect, "--exact", "--checks", "all"]
-    with TemporaryDirectory() as folder:
-        parts = [Path(folder) / f"{k}.jsonl" for k in range(len(plan.also))]
-        others = [
-            subprocess.Popen([python, "-m", "isobath", "emulate", *options, "--record", str(part)])
-            for python, part in zip(plan.also, parts, strict=True)
-        ]
-        own = Plan(plan.dialect, exact=True, checks="all", record=record)
-        codes = [_run(ops, None, own), *(other.wait() for other in others)]
-        for part in parts:
-            kernel_rows.replace_rows(record, kernel_rows.load(part))
+    others = [
+        subprocess.Popen([python, "-m", "isobath", "emulate", *options, "--record", str(record)])
+        for python in plan.also
+    ]
+    own = Plan(plan.dialect, exact=True, checks="all", record=record)
+    codes = [_run(ops, None, own), *(other.wait() for other in others)]
     report.write_text(kernel_rows.render(kernel_rows.load(record)), encoding="utf-8")
     print(f"{report} and {record}: {'all agree' if not any(codes) else 'NOT all agree'}")
     return int(any(codes))

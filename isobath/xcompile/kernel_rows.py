@@ -8,6 +8,7 @@ the op's agreement. Rows of an op are replaced together, so a run over one op le
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -156,7 +157,15 @@ def load(file: Path) -> list[dict[str, Any]]:
 
 
 def replace_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Put rows into a file in place of all that their Triton version said about their ops."""
+    """Put rows into a file in place of all that their Triton version said about their ops. Several
+    processes may do so at once."""
+    file.touch()
+    with file.open("r+", encoding="utf-8") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        return _replaced(file, rows)
+
+
+def _replaced(file: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     renewed = {(row["triton"], row["op"]) for row in rows}
     kept = [row for row in load(file) if (row["triton"], row["op"]) not in renewed]
     every = sorted([*kept, *map(dict, rows)], key=lambda r: (r["op"], r["kernel"], r["triton"]))
