@@ -298,6 +298,9 @@ def xcompile(
     ] = None,
     op: Annotated[list[str] | None, typer.Option(help="An op.", show_default="all")] = None,
     flash: Annotated[bool, typer.Option(help="Also what V4-Flash launches.")] = True,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Count gfx942's cases in the emulator.")
+    ] = False,
     record: Annotated[Path | None, typer.Option(help="Append rows to this file.")] = None,
     compare: Annotated[
         Path | None, typer.Option(help="Fail where machine code differs from this record.")
@@ -307,9 +310,8 @@ def xcompile(
     """Compile every kernel for GPUs that are not here; exit 1 when a contract is broken."""
     from isobath.xcompile import run
 
-    code = run.main(
-        target or (), op or (), as_json=as_json, flash=flash, recorded=record, compared=compare
-    )
+    files = {"recorded": record, "compared": compare}
+    code = run.main(target or (), op or (), as_json=as_json, flash=flash, execute=execute, **files)
     raise SystemExit(code)
 
 

@@ -23,12 +23,16 @@ IDENTITY = ("arch", "triton", "op", "kernel", "specialisation")
 def table(rows: Sequence[Row], title: str) -> Table:
     """One line a kernel."""
     shown = Table(title=title)
-    right = ("warps", "stages", "instr", "MFMA", "FP8", "regs", "AGPR", "SGPR", "spills")
-    for name in ("op", "kernel", *right, "scratch", "LDS", "waves", "cases", "code", "broken"):
-        numeric = name in right or name in ("scratch", "LDS", "waves")
+    right = ["warps", "stages", "instr", "MFMA", "FP8", "regs", "AGPR", "SGPR", "spills"]
+    right += ["scratch", "LDS", "waves"]
+    executed = any(row.counts for row in rows)
+    right += ["MFMA clk", "share", "conflict", "loaded", "stored"] if executed else []
+    for name in ("op", "kernel", *right, "cases", "code", "broken"):
+        numeric = name in right
         shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for row in rows:
-        shown.add_row(row.op, row.kernel, *_figures(row), style="red" if row.broken else None)
+        figures = [*_figures(row), *(_counted(row) if executed else ()), *_labels(row)]
+        shown.add_row(row.op, row.kernel, *figures, style="red" if row.broken else None)
     return shown
 
 
@@ -63,15 +67,35 @@ def changed(file: Path, records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _figures(row: Row) -> list[str]:
-    """The columns after op and kernel."""
-    cases = row.cases[0] + (f" +{len(row.cases) - 1}" if len(row.cases) > 1 else "")
+    """The columns of numbers."""
     launch = [str(row.num_warps), str(row.num_stages)]
     if row.found is None:
-        counts = [""] * 10
-    else:
-        f = row.found
-        numbers = (f.mix["all"], f.mix["mfma"], f.mix["mfma_fp8"], f.registers, f.agprs, f.sgprs)
-        spills = f"{f.vector_spills}" + (f"+{f.scalar_spills}s" if f.scalar_spills else "")
-        counts = [f"{n:,}" for n in numbers]
-        counts += [spills, f"{f.scratch_bytes:,}", f"{f.lds_bytes:,}", f"{f.occupancy:g}"]
-    return [*launch, *counts, cases, row.code[:12], "; ".join(row.broken)]
+        return launch + [""] * 10
+    f = row.found
+    numbers = (f.mix["all"], f.mix["mfma"], f.mix["mfma_fp8"], f.registers, f.agprs, f.sgprs)
+    spills = f"{f.vector_spills}" + (f"+{f.scalar_spills}s" if f.scalar_spills else "")
+    counts = [f"{n:,}" for n in numbers]
+    return [
+        *launch,
+        *counts,
+        spills,
+        f"{f.scratch_bytes:,}",
+        f"{f.lds_bytes:,}",
+        f"{f.occupancy:g}",
+    ]
+
+
+def _counted(row: Row) -> list[str]:
+    """The columns of an execution."""
+    c = row.counts
+    if c is None:
+        return [""] * 5
+    share = c.matrix_clocks / c.bound_clocks if c.bound_clocks else 0.0
+    ratios = (share, c.lds_conflict, c.loaded, c.stored)
+    return [f"{c.matrix_clocks:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+
+
+def _labels(row: Row) -> list[str]:
+    """The columns behind the numbers."""
+    cases = row.cases[0] + (f" +{len(row.cases) - 1}" if len(row.cases) > 1 else "")
+    return [cases, row.code[:12], "; ".join(row.broken)]

@@ -20,6 +20,7 @@ import torch
 from isobath.cache.layout import RowLayout
 from isobath.numerics.dialect import Dialect
 from isobath.ops.contract import Arguments, Case, Op
+from isobath.xcompile.counts import Counts
 from isobath.xcompile.elf import code_hash
 from isobath.xcompile.resources import Resources, instructions, resources
 from isobath.xcompile.target import Machine
@@ -33,7 +34,7 @@ SEED = 20260731
 class Row:
     """One kernel, specialised in one way. cases: those of the op that launch it. specialisation:
     names that way whatever the source. code: hash of the machine code, "" if there is none. broken:
-    what it breaks, for people."""
+    what it breaks, for people. counts: of an execution, where there was one."""
 
     op: str
     kernel: str
@@ -45,6 +46,7 @@ class Row:
     code: str
     found: Resources | None
     broken: tuple[str, ...]
+    counts: Counts | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,6 +3,7 @@ a fault and a disagreement are seen."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from isobath.errors import ConfigError
 from isobath.numerics import FNUZ
 from isobath.ops.table import contract
+from isobath.xcompile import run
 from isobath.xcompile.emulate import Emulated, cases_of, emulate
 from isobath.xcompile.emulate_run import Plan, main
 from isobath.xcompile.kernel_rows import CAVEAT, load, render, replace_rows, rows_of
@@ -64,3 +66,16 @@ def test_the_command_writes_rows_and_page(tmp_path: Path, capfd: pytest.CaptureF
 def test_a_record_of_one_case_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one case"):
         main(["embed"], "one", Plan(record=tmp_path / "x.jsonl"))
+
+
+def test_executed_cases_are_counted_beside_what_is_compiled(capsys: pytest.CaptureFixture) -> None:
+    assert run.main(["gfx942"], ["embed"], as_json=True, flash=False, execute=True) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows and all(row["counts"] for row in rows)
+    for counts in (row["counts"] for row in rows):
+        assert counts["instructions"] > 0 and counts["stored"] == 1.0  # whole rows are copied
+        assert counts["matrix_clocks"] == 0 and counts["bound_clocks"] > 0
+    assert run.main(["gfx942"], ["embed"], as_json=True, flash=False) == 0
+    plain = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["specialisation"] for row in plain] == [row["specialisation"] for row in rows]
+    assert not any(row["counts"] for row in plain)
