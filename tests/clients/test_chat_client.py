@@ -37,36 +37,36 @@ def connection(server: Served) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def chat(connection: Connection) -> Conversation:
+def dialogue(connection: Connection) -> Conversation:
     return Conversation(connection, Screen(), system_prompt="Be brief.", stats=True)
 
 
-def shown(chat: Conversation) -> str:
-    assert isinstance(chat.console, Screen)
-    return chat.console.text
+def shown(dialogue: Conversation) -> str:
+    assert isinstance(dialogue.console, Screen)
+    return dialogue.console.text
 
 
-def test_an_answer_is_shown_remembered_and_measured(chat: Conversation) -> None:
-    chat.kwargs = {"thinking": False}
-    answer = chat.say("What does the json module do?")
+def test_an_answer_is_shown_remembered_and_measured(dialogue: Conversation) -> None:
+    dialogue.kwargs = {"thinking": False}
+    answer = dialogue.say("What does the json module do?")
     assert answer.finish_reason in ("stop", "length") and answer.tokens > 0
-    assert answer.content.strip() in shown(chat)
-    assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
+    assert answer.content.strip() in shown(dialogue)
+    assert [m["role"] for m in dialogue.messages] == ["system", "user", "assistant"]
     pattern = (
         r"\d+ prompt tokens \(\d+ cached\), \d+ tokens(, [\d.]+ tokens/s)?, first after [\d.]+ s"
     )
-    assert re.search(pattern, shown(chat).replace("\n", " "))
+    assert re.search(pattern, shown(dialogue).replace("\n", " "))
 
 
-def test_a_script_of_lines_is_followed_until_quit(chat: Conversation, tmp_path: Path) -> None:
+def test_a_script_of_lines_is_followed_until_quit(dialogue: Conversation, tmp_path: Path) -> None:
     file = tmp_path / "text"
     file.write_text("The difflib module")
     lines = iter(["/nothink", f"/read {file}", "/read /nowhere", "/what", "", "/quit", "never"])
-    talk(chat, lambda _: next(lines))
+    talk(dialogue, lambda _: next(lines))
     assert list(lines) == ["never"]
-    users = [m["content"] for m in chat.messages if m["role"] == "user"]
+    users = [m["content"] for m in dialogue.messages if m["role"] == "user"]
     assert users == ["The difflib module"]
-    assert "No such file" in shown(chat) and "/think-max" in shown(chat)
+    assert "No such file" in shown(dialogue) and "/think-max" in shown(dialogue)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +78,15 @@ def test_a_script_of_lines_is_followed_until_quit(chat: Conversation, tmp_path: 
     ],
 )
 def test_modes_are_what_the_next_request_asks_for(
-    chat: Conversation, command: str, kwargs: dict[str, object]
+    dialogue: Conversation, command: str, kwargs: dict[str, object]
 ) -> None:
-    assert chat.take(command) and chat.kwargs == kwargs
+    assert dialogue.take(command) and dialogue.kwargs == kwargs
 
 
 def test_ctrl_c_stops_the_answer_in_the_engine_and_nothing_else(
-    chat: Conversation, server: Served
+    dialogue: Conversation, server: Served
 ) -> None:
-    real = chat.console.print
+    real = dialogue.console.print
     seen = []
 
     def interrupted(*args: object, **more: object) -> None:
@@ -95,40 +95,40 @@ def test_ctrl_c_stops_the_answer_in_the_engine_and_nothing_else(
             raise KeyboardInterrupt
         real(*args, **more)  # type: ignore[arg-type]
 
-    chat.console.print = interrupted  # type: ignore[method-assign]
-    chat.kwargs = {"thinking": False}
-    chat.say("The json module, at length")
-    chat.console.print = real  # type: ignore[method-assign]
+    dialogue.console.print = interrupted  # type: ignore[method-assign]
+    dialogue.kwargs = {"thinking": False}
+    dialogue.say("The json module, at length")
+    dialogue.console.print = real  # type: ignore[method-assign]
     backend = server.state.backend
     assert backend is not None
     until(lambda: backend.statistics()[0].idle, 10)
-    assert "stopped" in shown(chat)
-    assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
-    assert chat.say("And now?").finish_reason
+    assert "stopped" in shown(dialogue)
+    assert [m["role"] for m in dialogue.messages] == ["system", "user", "assistant"]
+    assert dialogue.say("And now?").finish_reason
 
 
-def test_ctrl_c_at_the_prompt_and_the_end_of_input(chat: Conversation) -> None:
+def test_ctrl_c_at_the_prompt_and_the_end_of_input(dialogue: Conversation) -> None:
     inputs = iter([KeyboardInterrupt, EOFError])
 
     def read(_: str) -> str:
         raise next(inputs)
 
-    talk(chat, read)
-    assert "/quit leaves" in shown(chat)
+    talk(dialogue, read)
+    assert "/quit leaves" in shown(dialogue)
 
 
-def test_refusals_are_told_and_the_question_is_taken_back(chat: Conversation) -> None:
+def test_refusals_are_told_and_the_question_is_taken_back(dialogue: Conversation) -> None:
     refused = Connection("http://127.0.0.1:9", model="m")
     broken = Conversation(refused, Screen())
     broken.say("hello")
     assert broken.messages == [] and "isobath serve" in shown(broken)
-    assert chat.connection.model == "isobath-tiny"
+    assert dialogue.connection.model == "isobath-tiny"
     with pytest.raises(ServerRefused, match="404"):
-        wrong = Connection(str(chat.connection._http.base_url), model="nobody")
+        wrong = Connection(str(dialogue.connection._http.base_url), model="nobody")
         list(wrong.stream([{"role": "user", "content": "x"}], {}, Answer()))
 
 
-def test_reasoning_under_either_name_is_shown_apart(chat: Conversation) -> None:
+def test_reasoning_under_either_name_is_shown_apart(dialogue: Conversation) -> None:
     lines = [
         'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
         ": comment",
