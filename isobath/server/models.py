@@ -38,7 +38,7 @@ def router(state: ServerState) -> APIRouter:
         return answer(card(state.models.resolve(name).name))
 
     @routes.head("/health", include_in_schema=False)
-    @routes.get("/health", responses=RESPONSES)
+    @routes.get("/health", response_class=Response, responses={503: {"description": "Not ready."}})
     async def health() -> Response:
         alive = state.backend is not None and state.backend.alive
         return Response(status_code=200 if alive else 503)
