@@ -17,7 +17,7 @@ from isobath.server.asked import request_id
 from isobath.server.cancel import unless_gone
 from isobath.server.chat_answer import deltas_of, logprobs_of, message_of, usage_of
 from isobath.server.chat_body import ChatRequest
-from isobath.server.errors import RESPONSES, check_unicode
+from isobath.server.errors import RESPONSES, STREAMED, check_unicode
 from isobath.server.logprobs import Names, prompt_records
 from isobath.server.sse import DONE, Frames, respond
 from isobath.server.state import ServerState
@@ -79,7 +79,7 @@ def router(state: ServerState) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["chat completions"])
 
-    @routes.post("/v1/chat/completions", responses=RESPONSES)
+    @routes.post("/v1/chat/completions", responses=STREAMED | RESPONSES)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         check_unicode(await request.body())
         work = await _prepared(state, body, request)

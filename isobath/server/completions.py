@@ -23,7 +23,7 @@ from isobath.engine.structure_chat import structure_for_completion
 from isobath.server.asked import clamped, logprob_count, request_id, route_of
 from isobath.server.cancel import unless_gone
 from isobath.server.completions_body import CompletionRequest, Prompt, prompts
-from isobath.server.errors import RESPONSES, check_unicode
+from isobath.server.errors import RESPONSES, STREAMED, check_unicode
 from isobath.server.fields import bounded_params
 from isobath.server.generation import Job, joined_pieces, together
 from isobath.server.logprobs import Listing, Names, prompt_records
@@ -85,7 +85,7 @@ def router(state: ServerState) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["completions"])
 
-    @routes.post("/v1/completions", responses=RESPONSES)
+    @routes.post("/v1/completions", responses=STREAMED | RESPONSES)
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         check_unicode(await request.body())
         work = await _prepared(state, body)

@@ -126,6 +126,10 @@ ANTHROPIC_RESPONSES: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": AnthropicBody, "description": "The server cannot answer it."},
 }
 """Of the routes below ANTHROPIC_PATHS."""
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "One object, or events if streamed."}
+}
+"""Of routes that stream when asked."""
 
 
 def bounded(text: str, size: int) -> str:

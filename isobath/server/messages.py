@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from isobath.server.cancel import unless_gone
 from isobath.server.dialect import News, begun, deltas_of, framed, keep_alive, prepared, whole
-from isobath.server.errors import ANTHROPIC_RESPONSES
+from isobath.server.errors import ANTHROPIC_RESPONSES, STREAMED
 from isobath.server.messages_events import PING, MessageEvents, frame
 from isobath.server.messages_request import (
     CountTokensRequest,
@@ -29,7 +29,7 @@ def router(state: ServerState) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["messages"], responses=ANTHROPIC_RESPONSES)
 
-    @routes.post("/v1/messages")
+    @routes.post("/v1/messages", responses=STREAMED)
     async def create_message(body: MessagesRequest, request: Request) -> Response:
         ready = await _prepared(state, body, request)
         events = _events(state, body)

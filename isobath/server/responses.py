@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from isobath.server.cancel import unless_gone
 from isobath.server.dialect import News, deltas_of, framed, keep_alive, prepared, whole
-from isobath.server.errors import RESPONSES, ApiError
+from isobath.server.errors import RESPONSES, STREAMED, ApiError
 from isobath.server.request_id import REQUEST_ID
 from isobath.server.responses_events import ResponseEvents, frame, response_of
 from isobath.server.responses_request import ResponsesRequest, chat_body
@@ -29,7 +29,7 @@ def router(state: ServerState) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["responses"], responses=RESPONSES)
 
-    @routes.post("/v1/responses")
+    @routes.post("/v1/responses", responses=STREAMED)
     async def create_response(body: ResponsesRequest, request: Request) -> Response:
         chat, origins = chat_body(body)
         ready = await prepared(state, chat, request)
