@@ -31,7 +31,7 @@ def moe(
     -1 for padding. Returns [T, D] in x.dtype, or its Summands."""
     limit = config.swiglu_limit
     shared = aside(partial(ops.shared_expert, quantized, w.shared_w13, w.shared_w2, limit=limit))
-    routes = ops.route(
+    experts, weights = ops.route(
         x,
         w.gate,
         token_ids,
@@ -41,12 +41,6 @@ def moe(
         scale=config.routed_scaling_factor,
     )
     y: torch.Tensor | Summands = ops.experts(
-        quantized,
-        routes.experts,
-        routes.weights,
-        w.experts,
-        shared(),
-        limit=limit,
-        pairs=routes.pairs,
+        quantized, experts, weights, w.experts, shared(), limit=limit
     )
     return y

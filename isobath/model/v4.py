@@ -64,8 +64,7 @@ def forward(
             at.x, at.quantized, layer.ratio, layer.attn, config, project, cache, batch, aside
         )
         mix = layer.ffn_hyper
-        before = (y, at.streams, at.post, at.comb)
-        at = enter(*before, mix.fn, mix.base, mix.scale, layer.ffn_norm, widen=True)
+        at = enter(y, at.streams, at.post, at.comb, mix.fn, mix.base, mix.scale, layer.ffn_norm)
         y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops, aside)
         streams, post, comb = at.streams, at.post, at.comb
     streams = ops.hyper_expand(y, streams, post, comb)

@@ -64,13 +64,6 @@ class Fp8Tensor:
         return self.data.numel() + self.scale.numel()
 
 
-@dataclass(frozen=True, slots=True)
-class WidenedFp8(Fp8Tensor):
-    """An Fp8Tensor and its decoded values, bf16 [..., N, K]: exact, a significand has four bits."""
-
-    values: torch.Tensor
-
-
 def scale_shape(shape: tuple[int, ...], quant_block: tuple[int, int]) -> tuple[int, ...]:
     """Shape of the scales of a matrix of `shape`: one a block, partial blocks at the edge count."""
     rows, cols = quant_block

@@ -188,14 +188,14 @@ def plain_product_few(
 
 
 @triton.jit
-def last_of(counter, parts):
-    """Whether this program is the last of `parts` to get here; it then sees what all of them stored
+def last_of(counter, PARTS: tl.constexpr):
+    """Whether this program is the last of PARTS to get here; it then sees what all of them stored
     before, and finds the counter at zero again.
 
     For NVIDIA alone: on gfx942 a workgroup's barrier does not wait for its other waves' stores.
     """
     tl.debug_barrier()
-    last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == parts - 1
+    last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == PARTS - 1
     if last:
         tl.store(counter, 0)
     return last

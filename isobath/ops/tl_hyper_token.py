@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 
 from isobath.numerics.dialect import OCP, Dialect
-from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, WidenedFp8, scale_shape
-from isobath.ops.tl_common import fp8_of, pow2, quantize_row, sigmoid, target_of, ue8m0_decode
+from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, scale_shape
+from isobath.ops.tl_common import fp8_of, pow2, quantize_row, sigmoid, target_of
 from isobath.ops.tl_hyper import FORMS, Partials
 
 _GROUP = ACTIVATION_BLOCK[1]
@@ -109,7 +109,6 @@ def token_kernel(
     x_ptr,
     codes_ptr,
     exponents_ptr,
-    values_ptr,
     num_tokens,
     pre_stride,
     mix_programs,
@@ -128,7 +127,6 @@ def token_kernel(
     MIX_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
-    WIDEN: tl.constexpr,
     QUANT_MAX: tl.constexpr,
     FP8: tl.constexpr,
 ):
@@ -136,8 +134,7 @@ def token_kernel(
     others, one a token, collapse it. PRE: "made" from partial, "given" in pre [T, S], or "stored"
     there. GROUP: of FP8 values that share a scale; 0: x is not quantised.
 
-    x: [T, D]. codes: uint8 [T, D]. exponents: uint8 [T, D / GROUP]. values: bf16 [T, D], decoded
-    again, if WIDEN. Only with COLLAPSE.
+    x: [T, D]. codes: uint8 [T, D]. exponents: uint8 [T, D / GROUP]; only with COLLAPSE.
     """
     program = tl.program_id(0)
     if program < mix_programs:
@@ -186,11 +183,6 @@ def token_kernel(
                 group = tl.arange(0, BLOCK_D // GROUP)
                 at = exponents_ptr + row * (WIDTH // GROUP) + group
                 tl.store(at, exponents.to(tl.uint8), mask=group < WIDTH // GROUP)
-                if WIDEN:
-                    code = tl.reshape(codes, [BLOCK_D // GROUP, GROUP]).to(FP8, bitcast=True)
-                    value = code.to(tl.float32) * ue8m0_decode(exponents)[:, None]
-                    value = tl.reshape(value, [BLOCK_D]).to(tl.bfloat16)
-                    tl.store(values_ptr + row * WIDTH + d, value, mask=valid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +216,11 @@ def finish_tokens(
     *,
     norm_eps: float,
     dialect: Dialect | None = None,
-    widen: bool = False,
 ) -> Finished:
     """Launch token_kernel on streams [T, S, D].
 
     gates: a Mixer, or pre [T, S] itself. norm_weight: [D], or None: nothing is collapsed, pre is
-    wanted instead. dialect: x is quantised too. widen: and decoded again, see WidenedFp8.
+    wanted instead. dialect: x is quantised too.
     """
     streams = streams.contiguous()
     tokens, count, width = streams.shape
@@ -247,7 +238,6 @@ def finish_tokens(
     codes = torch.empty(x.shape if dialect else (0,), dtype=torch.uint8, device=post.device)
     groups = scale_shape((tokens, width), ACTIVATION_BLOCK) if dialect else (0,)
     exponents = torch.empty(groups, dtype=torch.uint8, device=post.device)
-    values = torch.empty_like(x, dtype=torch.bfloat16) if widen and dialect else None
     mix_programs = -(-tokens // form.mix_tokens) if mix else 0
     if tokens:
         partials = mixer.partials if mixer else Partials(streams[:0], 1)
@@ -264,7 +254,6 @@ def finish_tokens(
             x,
             codes,
             exponents,
-            codes if values is None else values,
             tokens,
             given.stride(0),
             mix_programs,
@@ -283,15 +272,11 @@ def finish_tokens(
             MIX_T=form.mix_tokens,
             BLOCK_D=max(_GROUP, pow2(width)),
             GROUP=_GROUP if dialect else 0,
-            WIDEN=values is not None,
             **fp8_of(dialect or OCP),
             num_warps=form.token_warps,
             num_stages=1,
         )
-    quantized: Fp8Tensor | None = None
-    if dialect is not None and values is not None:
-        codes = codes.view(dialect.dtype)
-        quantized = WidenedFp8(codes, exponents, dialect, ACTIVATION_BLOCK, values)
-    elif dialect is not None:
+    quantized = None
+    if dialect is not None:
         quantized = Fp8Tensor(codes.view(dialect.dtype), exponents, dialect, ACTIVATION_BLOCK)
     return Finished(given, post, comb, x, quantized)

@@ -25,7 +25,6 @@ from isobath.numerics.fp8 import Fp8Tensor, expand_scale
 from isobath.ops.contract import Backend
 from isobath.ops.examine import OpsResult, Wanted, check_ops, in_a_process, judge_group
 from isobath.ops.measure import Subject, measure
-from isobath.ops.route import Pairs, Routes
 from isobath.ops.table import contract
 from isobath.ops.verdicts import verdict
 from isobath.target import detect
@@ -120,27 +119,6 @@ def test_padding_lane_that_is_routed_is_red() -> None:
     padded = next(c.name for c in contract("route").cases() if "padd" in c.name)
     report = examined("route", routes_padding, ("ragged", padded))
     assert only_red(report)[0] == padded
-
-
-def sorts_padding(call: CALL) -> CALL:
-    """Pairs come sorted, those of padding lanes with the pairs of expert 0."""
-
-    def route(*args: Any, **named: Any) -> Routes:
-        routes: Routes = call(*args, **named)
-        flat, tiles, first = routes.experts.flatten().clamp_min(0), [], 0
-        for expert, count in zip(*flat.unique(return_counts=True), strict=True):
-            tiles.append((int(expert), first, int(count)))
-            first += int(count)
-        order = torch.argsort(flat, stable=True).int()
-        pairs = Pairs(order, torch.tensor(tiles, dtype=torch.int32), len(flat))
-        return replace(routes, pairs=pairs)
-
-    return route
-
-
-def test_padding_lane_that_is_sorted_is_red() -> None:
-    padded = next(c.name for c in contract("route").cases() if "padd" in c.name)
-    assert only_red(examined("route", sorts_padding, ("ragged", padded)))[0] == padded
 
 
 def reads_back(call: CALL) -> CALL:

@@ -23,10 +23,8 @@ from tests.support.interpreter import judged, repair
 
 ROOT = Path(__file__).parent.parent.parent
 CASES = {
-    "route": "one ragged odd_width pairs_tied nan_in exact_padding padding hash_padding"
-    " blocks one_sided hash_blocks",
-    "experts": "one two_blocks padding_ragged negative_zero scale_spread nan_in exact_ragged"
-    " prepared prepared_padding exact_prepared",
+    "route": "one ragged odd_width pairs_tied nan_in exact_padding padding hash_padding",
+    "experts": "one two_blocks padding_ragged negative_zero scale_spread nan_in exact_ragged",
 }
 
 
@@ -53,7 +51,7 @@ def test_minus_zero_is_packed_as_zero() -> None:
         assert not pack(mxfp4.Mxfp4Tensor(codes, scale), lanes, paired=True).words.any()
 
 
-@pytest.mark.parametrize("check", ["heights", "lanes", "dispatch", "sorting"])
+@pytest.mark.parametrize("check", ["heights", "lanes", "dispatch"])
 def test_in_interpreter(check: str) -> None:
     command = [sys.executable, "-m", "tests.cpu.test_triton_moe", check]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -121,39 +119,6 @@ def dispatch() -> None:
         assert seen == [(int(flat[pair]), int(pair)) for pair in wanted]
 
 
-def sorting() -> None:
-    """What route sorts is what the experts' own launch sorts, whatever sorts it, and its choice is
-    the one that it makes where it does not sort."""
-    from isobath.ops.experts.triton_kernel import _dispatch, plan
-    from isobath.ops.route import triton_kernel as route
-    from isobath.ops.tl_common import LaunchTarget, assume
-    from isobath.ops.tl_gemm_few import counters
-
-    for tokens, num_experts, k in ((1, 5, 3), (37, 24, 6), (150, 40, 6)):
-        generator = torch.Generator().manual_seed(tokens)
-        x = torch.randn(tokens, 64, generator=generator).bfloat16()
-        gate = torch.randn(num_experts, 64, generator=generator).bfloat16()
-        bias = torch.randn(num_experts, generator=generator)
-        ids = torch.randint(-1, 3, (tokens,), generator=generator)  # some are padding
-        chosen = {"bias": bias, "table": None, "k": k, "scale": 1.5}
-        routes = route.route(x, gate, ids, **chosen)
-        with assume(LaunchTarget("hip", 304)):  # which does not sort here
-            unsorted = route.route(x, gate, ids, **chosen)
-        assert unsorted.pairs is None and routes.pairs is not None
-        assert torch.equal(routes.experts, unsorted.experts)
-        assert torch.equal(routes.weights, unsorted.weights)
-        tiles = plan(tokens, k, num_experts, "cpu")
-        assert routes.pairs.height == tiles.height
-        rows = torch.empty(tokens, 64)
-        _, order, table = _dispatch(rows, routes.experts, num_experts, tiles)
-        there = int((routes.experts >= 0).sum())
-        assert torch.equal(routes.pairs.order[:there], order[:there])
-        live = table[:, 2] > 0
-        assert torch.equal(routes.pairs.tiles[:, 2], table[:, 2])
-        assert torch.equal(routes.pairs.tiles[live], table[live])
-    assert not counters(x.device, "route").any()
-
-
 if __name__ == "__main__":
     repair()
-    {"heights": heights, "lanes": lanes, "dispatch": dispatch, "sorting": sorting}[sys.argv[1]]()
+    {"heights": heights, "lanes": lanes, "dispatch": dispatch}[sys.argv[1]]()

@@ -18,8 +18,7 @@ from tests.support.interpreter import ROOT, judged, repair
 
 CASES = {
     "embed": "one ends padded exact",
-    "hyper_enter": "empty one ragged ragged_first widened_nan summands two_streams odd_width nan_in"
-    " exact",
+    "hyper_enter": "empty one ragged ragged_first summands two_streams odd_width nan_in exact",
     "hyper_mix": "one ragged two_streams saturated closed nan_in exact",
     "hyper_collapse": "ragged strided zero exact",
     "hyper_expand": "ragged strided permutation exact summands summands_alone summands_exact",

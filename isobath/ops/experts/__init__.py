@@ -12,7 +12,6 @@ from isobath.numerics.compare import Relative
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor
 from isobath.ops.contract import Arguments, Op, Work
-from isobath.ops.route import Pairs
 from isobath.ops.work import nbytes, product
 
 
@@ -62,7 +61,6 @@ class Experts(Protocol):
     experts: int64 [T, k], expert -1 contributes nothing (padding). weights: float32 [T, k].
     A token names no expert twice. expert_weights: through the backend's `prepare`. shared: [T, D],
     bf16 (float32 with plain weights), the shared expert's output, or None. limit: SwiGLU clamp.
-    pairs: of `experts`, sorted already, where route has done it; a backend may sort anew.
     The hidden vector is multiplied by the route weight, rounded to bf16 and quantised as x was (FP8
     per 128, x's dialect) before w2; with plain weights nothing is rounded.
     Returns [T, D], bf16 with an Fp8Tensor and float32 with plain x, or its Summands; fp32
@@ -78,7 +76,6 @@ class Experts(Protocol):
         shared: torch.Tensor | None,
         *,
         limit: float,
-        pairs: Pairs | None = None,
     ) -> torch.Tensor | Summands: ...
 
 
@@ -94,7 +91,7 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
         picked = x[rows]
     chosen = {name: args[name][rows] for name in ("experts", "weights")}
     shared = None if args["shared"] is None else args["shared"][rows]
-    return args | chosen | {"x": picked, "shared": shared, "pairs": None}
+    return args | chosen | {"x": picked, "shared": shared}
 
 
 def work(args: Arguments) -> Work:

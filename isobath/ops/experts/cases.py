@@ -8,12 +8,11 @@ size come with a shared expert's output, the others without.
 import torch
 
 from isobath.numerics.dialect import OCP, Dialect
-from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, WidenedFp8, dequantize
+from isobath.numerics.fp8 import ACTIVATION_BLOCK
 from isobath.numerics.mxfp4 import Mxfp4Tensor, pack, unpack
 from isobath.ops.contract import Arguments, Case, Make
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.operands import normal, round_fp8, round_mxfp4, uniform, unrounded
-from isobath.ops.route import Pairs
 
 
 def make(
@@ -25,10 +24,7 @@ def make(
     width: int = 256,
     inner: int = 128,
     exact: bool = False,
-    prepared: bool = False,
 ) -> Make:
-    """prepared: pairs come sorted, in tiles of 16, and x with its values."""
-
     def build(dialect: Dialect, device: torch.device, generator: torch.Generator) -> Arguments:
         x = normal(generator, tokens, width, device=device, dtype=torch.bfloat16).float()
         w13 = normal(generator, num_experts, 2 * inner, width, device=device, std=width**-0.5)
@@ -55,38 +51,16 @@ def make(
         if not exact:
             matrices = _rounded(w13, w2, hostile)
         shared = normal(generator, tokens, width, device=device)
-        quantized: Fp8Tensor | torch.Tensor = x
-        if not exact:
-            quantized = round_fp8(x, dialect, ACTIVATION_BLOCK)
-        if prepared and isinstance(quantized, Fp8Tensor):
-            values = dequantize(quantized).bfloat16()
-            of_x = quantized.data, quantized.scale, dialect, ACTIVATION_BLOCK
-            quantized = WidenedFp8(*of_x, values)
         return {
-            "x": quantized,
+            "x": x if exact else round_fp8(x, dialect, ACTIVATION_BLOCK),
             "experts": chosen,
             "weights": weights,
             "expert_weights": matrices,
             "shared": (shared if exact else shared.bfloat16()) if tokens % 2 else None,
             "limit": 10.0,
-            "pairs": _sorted(chosen, 16) if prepared else None,
         }
 
     return build
-
-
-def _sorted(experts: torch.Tensor, height: int) -> Pairs:
-    flat = experts.flatten()
-    order = torch.argsort(flat, stable=True)
-    order = order.roll(-int((flat < 0).sum()))  # those without an expert come last
-    numbers, counts = flat[flat >= 0].unique(return_counts=True)
-    tiles, first = [], 0
-    for expert, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-        tiles += [(expert, first + i, min(height, count - i)) for i in range(0, count, height)]
-        first += count
-    tiles.append((-1, -1, 0))  # past the last
-    table = torch.tensor(tiles, dtype=torch.int32, device=experts.device)
-    return Pairs(order.int(), table, height)
 
 
 def _rounded(w13: torch.Tensor, w2: torch.Tensor, hostile: str) -> ExpertWeights:
@@ -124,9 +98,6 @@ CASES = (
     Case("nan_in", make(3, 4, 2, "nan"), unrounded=unrounded),
     Case("negative_zero", make(3, 4, 2, "negative_zero")),
     Case("scale_spread", make(4, 4, 2, "scale_spread")),
-    Case("prepared", make(5, 5, 3, prepared=True)),
-    Case("prepared_padding", make(18, 4, 2, "padding", prepared=True)),
-    Case("exact_prepared", make(18, 4, 2, exact=True, prepared=True)),
     Case("exact_empty", make(0, 4, 2, exact=True)),
     Case("exact_one", make(1, 4, 2, exact=True)),
     Case("exact_many_experts", make(2, 16, 2, exact=True)),

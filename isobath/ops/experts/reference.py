@@ -10,7 +10,6 @@ from isobath.numerics.fp8 import Fp8Tensor, dequantize, quantize
 from isobath.numerics.mxfp4 import Mxfp4Tensor
 from isobath.numerics.mxfp4 import dequantize as dequantize_mxfp4
 from isobath.ops.experts import ExpertWeights
-from isobath.ops.route import Pairs
 
 
 def experts(
@@ -21,7 +20,6 @@ def experts(
     shared: torch.Tensor | None,
     *,
     limit: float,
-    pairs: Pairs | None = None,
 ) -> torch.Tensor:
     w13, w2 = _wide(expert_weights.w13), _wide(expert_weights.w2)
     rows = dequantize(x).double() if isinstance(x, Fp8Tensor) else x.double()

@@ -31,7 +31,6 @@ from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor, dequantize
 from isobath.ops.experts import ExpertWeights
-from isobath.ops.route import Pairs
 from isobath.ops.torch_fp8 import decode_rows, quantize_rows
 from isobath.ops.torch_gemm import matmul, pack
 
@@ -63,7 +62,6 @@ def experts(
     shared: torch.Tensor | None,
     *,
     limit: float,
-    pairs: Pairs | None = None,
 ) -> torch.Tensor:
     if isinstance(x, Fp8Tensor):
         rows, dialect = decode_rows(x), x.dialect

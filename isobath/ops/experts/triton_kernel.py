@@ -1,5 +1,4 @@
-"""experts on a GPU: sort, gate and up, down; three launches, all grids known from T. Two in a
-decode step, where pairs come sorted and FP8 activations with their values in bf16. Who reads the
+"""experts on a GPU: sort, gate and up, down; three launches, all grids known from T. Who reads the
 result adds it up: see ops/tl_hyper.py.
 
 The tile height (tokens a program multiplies) follows the tokens an expert can expect, from T, k and
@@ -19,13 +18,12 @@ from typing import Any
 import torch
 
 from isobath.numerics.dialect import OCP
-from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor, WidenedFp8
+from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor
 from isobath.ops.experts import ExpertWeights, Summands
 from isobath.ops.experts.packing import TILE, Packed, pack, random_packed
 from isobath.ops.experts.tl_dispatch import dispatch
 from isobath.ops.experts.tl_products import down, gate_up
-from isobath.ops.route import Pairs
 from isobath.ops.tl_common import fp8_of, pow2, target_of
 
 FIXED_HEIGHT = 64
@@ -122,7 +120,6 @@ def experts(
     shared: torch.Tensor | None,
     *,
     limit: float,
-    pairs: Pairs | None = None,
 ) -> Summands:
     plain = not isinstance(x, Fp8Tensor)
     source = x if isinstance(x, torch.Tensor) else x.data
@@ -136,11 +133,7 @@ def experts(
     kind = target_of(source).kind
     height = PLAIN_HEIGHT if plain else expert_weights.height
     tiles = plan(tokens, k, num_experts, kind, height)
-    if pairs and pairs.height == tiles.height and (plain or isinstance(x, WidenedFp8)):
-        rows = x.values if isinstance(x, WidenedFp8) else source
-        order, table = pairs.order, pairs.tiles
-    else:
-        rows, order, table = _dispatch(x, experts, num_experts, tiles)
+    rows, order, table = _dispatch(x, experts, num_experts, tiles)
     common = {
         "WIDTH": width,
         "INNER": inner,
@@ -150,7 +143,7 @@ def experts(
     }
     dialect = x.dialect if isinstance(x, Fp8Tensor) else OCP
     hidden = rows.new_empty(tokens * k, inner)
-    gate_up[(len(table) * (inner // TILE),)](
+    gate_up[(tiles.num_tiles * (inner // TILE),)](
         rows,
         order,
         table,
@@ -165,7 +158,7 @@ def experts(
         **fp8_of(dialect),
     )
     products = rows.new_empty(tokens * k, width, dtype=torch.float32)
-    down[(len(table) * (width // tiles.down.rows),)](
+    down[(tiles.num_tiles * (width // tiles.down.rows),)](
         hidden,
         order,
         table,
@@ -185,12 +178,12 @@ def _dispatch(
     pairs = experts.numel()
     order = experts.new_empty(pairs, dtype=torch.int32)
     table = experts.new_empty(tiles.num_tiles, 3, dtype=torch.int32)
-    if isinstance(x, Fp8Tensor) and not isinstance(x, WidenedFp8):
+    if isinstance(x, Fp8Tensor):
         codes, scale, dialect = x.data.view(torch.uint8), x.scale, x.dialect
         rows = codes.new_empty(codes.shape, dtype=torch.bfloat16)
         decoded = len(codes)
     else:
-        codes = scale = rows = x.values if isinstance(x, WidenedFp8) else x
+        codes = scale = rows = x
         dialect, decoded = OCP, 0
     width = codes.shape[1]
     dispatch[(num_experts + 1 + decoded,)](

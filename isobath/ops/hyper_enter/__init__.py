@@ -9,7 +9,7 @@ import torch
 
 from isobath.numerics.compare import Relative
 from isobath.numerics.dialect import Dialect
-from isobath.numerics.fp8 import Fp8Tensor, WidenedFp8, dequantize
+from isobath.numerics.fp8 import Fp8Tensor, dequantize
 from isobath.ops.contract import Arguments, Op, Work
 from isobath.ops.experts import Summands
 from isobath.ops.work import nbytes
@@ -36,7 +36,6 @@ class HyperEnter(Protocol):
     [T, S, S]. streams: [T, S, D]. fn, base, scale, iters, eps, norm_eps: of hyper_mix. norm_weight,
     norm_eps: of hyper_collapse. dialect: of the quantised x, D then a multiple of 128; None: x is
     not quantised.
-    widen: who reads the quantised x wants its values as well, so it may be a WidenedFp8.
 
     Rounded where the parts round: the new streams, the collapsed sum and x. The mixer reads the
     rounded streams.
@@ -57,7 +56,6 @@ class HyperEnter(Protocol):
         iters: int,
         eps: float,
         norm_eps: float,
-        widen: bool = False,
     ) -> Entered: ...
 
 
@@ -65,11 +63,6 @@ def observe(result: Entered, args: Arguments) -> Mapping[str, torch.Tensor]:
     seen = {"streams": result.streams, "x": result.x, "post": result.post, "comb": result.comb}
     if isinstance(result.quantized, Fp8Tensor):
         seen["quantized"] = dequantize(result.quantized)
-    if isinstance(result.quantized, WidenedFp8):
-        values = result.quantized.values.float()
-        seen["quantized"] = torch.cat((seen["quantized"], values), 1)
-    elif args.get("widen", False) and args["dialect"] is not None:
-        seen["quantized"] = torch.cat((seen["quantized"],) * 2, 1)
     return seen
 
 

@@ -19,7 +19,6 @@ def make(
     expand: str = "",
     first: bool = False,
     plain: bool = False,
-    widen: bool = False,
     count: int = 4,
     dtype: torch.dtype = BF16,
 ) -> Make:
@@ -37,7 +36,7 @@ def make(
         absent = dict.fromkeys(("y", "post", "comb")) if first else {}
         args |= {name: before[name] for name in ("y", "post", "comb")} | absent
         args["norm_weight"] = after["norm_weight"]
-        return args | {"dialect": None if plain else dialect, "widen": widen}
+        return args | {"dialect": None if plain else dialect}
 
     return build
 
@@ -53,11 +52,9 @@ CASES = (
     Case("flash", make(3, 4096), small=False),
     Case("flash_tall", make(70, 4096), small=False),
     Case("flash_prefill", make(1024, 4096), small=False, large=True),
-    Case("widened", make(5, 384, widen=True)),
-    Case("widened_nan", make(3, 128, expand="nan", widen=True)),
     Case("two_streams", make(3, 128, count=2)),
     Case("odd_width", make(5, 96, plain=True)),
-    Case("summands", make(5, 384, expand="summands", widen=True)),
+    Case("summands", make(5, 384, expand="summands")),
     Case("summands_tall", make(67, 128, expand="summands")),
     Case("summands_alone", make(3, 128, expand="summands_alone")),
     Case("summands_exact", make(5, 256, expand="summands", plain=True, dtype=FP32)),

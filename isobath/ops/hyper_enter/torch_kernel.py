@@ -27,7 +27,6 @@ def hyper_enter(
     iters: int,
     eps: float,
     norm_eps: float,
-    widen: bool = False,
 ) -> Entered:
     if y is not None:
         assert post is not None and comb is not None, "y returns to the streams by post and comb"

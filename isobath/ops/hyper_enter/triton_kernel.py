@@ -26,7 +26,6 @@ def hyper_enter(
     iters: int,
     eps: float,
     norm_eps: float,
-    widen: bool = False,
     tiles: Tiles | None = None,
 ) -> Entered:
     """tiles: other than the machine's, for tuning."""
@@ -42,7 +41,6 @@ def hyper_enter(
         norm_weight,
         norm_eps=norm_eps,
         dialect=dialect,
-        widen=widen,
     )
     quantized = done.x if done.quantized is None else done.quantized
     return Entered(streams, done.x, quantized, done.post, done.comb)

@@ -65,8 +65,6 @@ CASES = (
     Case("odd_width", make(5, 16, 4, width=200)),
     Case("flash", make(5, 256, 6, width=512)),
     Case("all_experts", make(3, 4, 4)),
-    Case("blocks", make(35, 24, 3)),
-    Case("one_sided", make(40, 16, 2, "bias_decides")),
     Case("all_tied", make(3, 16, 4, "all_tied")),
     Case("pairs_tied", make(5, 16, 3, "pairs_tied")),
     Case("bias_decides", make(3, 16, 4, "bias_decides")),
@@ -79,6 +77,5 @@ CASES = (
     Case("hash_one", make(1, 16, 4, hashed=True)),
     Case("hash_ragged", make(13, 16, 6, hashed=True)),
     Case("hash_extremes", make(3, 16, 4, "extremes", hashed=True)),
-    Case("hash_blocks", make(35, 24, 3, "padding", hashed=True)),
     Case("hash_padding", make(5, 16, 4, "padding", hashed=True)),
 )

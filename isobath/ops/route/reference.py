@@ -3,7 +3,6 @@
 import torch
 
 from isobath.ops.linear.reference import linear
-from isobath.ops.route import Routes
 from isobath.ops.router.reference import router
 
 
@@ -16,7 +15,7 @@ def route(
     table: torch.Tensor | None,
     k: int,
     scale: float,
-) -> Routes:
+) -> tuple[torch.Tensor, torch.Tensor]:
     experts, weights = router(
         linear(x, gate),
         bias=bias,
@@ -26,4 +25,4 @@ def route(
         scale=scale,
     )
     padding = (token_ids < 0).unsqueeze(1)
-    return Routes(experts.masked_fill(padding, -1), weights.masked_fill(padding, 0.0))
+    return experts.masked_fill(padding, -1), weights.masked_fill(padding, 0.0)

@@ -3,7 +3,6 @@
 import torch
 
 from isobath.ops.linear.torch_kernel import linear, prepare
-from isobath.ops.route import Routes
 from isobath.ops.router.torch_kernel import router
 
 __all__ = ["prepare", "route"]
@@ -18,7 +17,7 @@ def route(
     table: torch.Tensor | None,
     k: int,
     scale: float,
-) -> Routes:
+) -> tuple[torch.Tensor, torch.Tensor]:
     experts, weights = router(
         linear(x, gate),
         bias=bias,
@@ -28,4 +27,4 @@ def route(
         scale=scale,
     )
     padding = (token_ids < 0).unsqueeze(1)
-    return Routes(experts.masked_fill(padding, -1), weights.masked_fill_(padding, 0.0))
+    return experts.masked_fill(padding, -1), weights.masked_fill_(padding, 0.0)

@@ -1,40 +1,26 @@
-"""route on a GPU: the gate's product in slices of K, then the choice. In steps of decode's size one
-launch, which also sorts the pairs by expert; otherwise one to multiply and one to choose.
+"""route on a GPU: one launch for the gate's product in slices of K, one to choose.
 
 A slice is SLICE columns whatever T is, and slices are added in order, so a token's logits do not
-depend on the batch.
+depend on the batch. Scores are compared as integers that order like floats, with the expert's
+number below them, so that a tie goes to the lower expert and a NaN counts as the largest.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from isobath.ops.experts.triton_kernel import PLAIN_HEIGHT, plan
-from isobath.ops.route import Pairs, Routes
-from isobath.ops.route.tl_choose import choose_block
-from isobath.ops.route.tl_sort import sort_pairs
-from isobath.ops.tl_common import pow2, target_of
-from isobath.ops.tl_gemm_few import counters, last_of
+from isobath.ops.tl_common import pow2
 
 SLICE = 512
 EXPERTS_A_TILE = 64
 TOKENS_A_TILE = ((128, 16), (1 << 62, 64))
 """(tokens of the batch, at most; tokens a tile)."""
 
-LAST_CHOOSES = {"cuda": True, "hip": False, "cpu": True}
-"""Whether the last program of a token tile chooses, and the last of all sorts: see last_of()."""
-MOST_SORTED = 1024
-"""Of more tokens each is a program's of its own, and the experts' launch sorts."""
-MARKED = 8
-"""Tokens whose choice is marked in one byte, and that are looked at together. Predicted."""
-
 
 @triton.jit
-def gate_slice(
+def gate_slices(
     x,
     gate,
     partial,
@@ -73,21 +59,25 @@ def gate_slice(
 
 
 @triton.jit
-def gate_slices(
-    x,
-    gate,
-    partial,
-    tokens,
-    E: tl.constexpr,
-    WIDTH: tl.constexpr,
-    SLICE: tl.constexpr,
-    BE: tl.constexpr,
-    BT: tl.constexpr,
-    BK: tl.constexpr,
-    PLAIN: tl.constexpr,
-):
-    """Grid: token tiles, expert tiles, slices."""
-    gate_slice(x, gate, partial, tokens, E, WIDTH, SLICE, BE, BT, BK, PLAIN)
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|).
+
+    Below 2^-6 four terms of log1p's series are exact to 2^-26; above, a logarithm's absolute error
+    of 2^-22 is at most 2^-16 of the result.
+    """
+    u = tl.exp(-tl.abs(x))
+    series = u * (1.0 - u * (0.5 - u * (0.33333334 - u * 0.25)))
+    tail = tl.where(u < 0.015625, series, tl.log(1.0 + u))
+    return tl.where(x != x, x, tl.where(x > 0, x, 0.0) + tail)
+
+
+@triton.jit
+def descending(score, lane, SPAN: tl.constexpr):
+    """float32 scores -> int64 keys: larger scores first, then lower lanes; NaN before all."""
+    bits = (score + 0.0).to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    ordered = tl.where(score != score, 0x7FFFFFFF, ordered)
+    return (ordered.to(tl.int64) << 32) | (SPAN - 1 - lane).to(tl.int64)
 
 
 @triton.jit
@@ -107,67 +97,39 @@ def choose(
     SLOTS: tl.constexpr,
     HASHED: tl.constexpr,
 ):
-    """Grid: tokens."""
-    choose_block(
-        tl.program_id(0), partial, token_ids, bias, table, experts, weights, weights, tokens, scale,
-        E, SPAN, SLICES, TOP_K, SLOTS, HASHED, 1, False,
-    )  # fmt: skip
-
-
-@triton.jit
-def route_kernel(
-    x,
-    gate,
-    partial,
-    token_ids,
-    bias,
-    table,
-    experts,
-    weights,
-    marks,
-    ranks,
-    firsts,
-    order,
-    tiles,
-    counter,
-    tokens,
-    num_tiles,
-    scale,
-    E: tl.constexpr,
-    WIDTH: tl.constexpr,
-    SLICE: tl.constexpr,
-    BE: tl.constexpr,
-    BT: tl.constexpr,
-    BK: tl.constexpr,
-    PLAIN: tl.constexpr,
-    SPAN: tl.constexpr,
-    SLICES: tl.constexpr,
-    TOP_K: tl.constexpr,
-    SLOTS: tl.constexpr,
-    HASHED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BM: tl.constexpr,
-    ROWS: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """gate_slices; the last program of a token tile chooses for its tokens, and the last of those
-    sorts. counter: int32 [1 + token tiles], zeros before and after."""
-    gate_slice(x, gate, partial, tokens, E, WIDTH, SLICE, BE, BT, BK, PLAIN)
-    tile = tl.program_id(0)
-    last = last_of(counter + 1 + tile, tl.num_programs(1) * tl.num_programs(2))
-    if last:
-        first = tile * (BT // BLOCK_T)
-        for block in range(first, tl.minimum(first + BT // BLOCK_T, tl.cdiv(tokens, BLOCK_T))):
-            choose_block(
-                block, partial, token_ids, bias, table, experts, weights, marks, tokens, scale, E,
-                SPAN, SLICES, TOP_K, SLOTS, HASHED, BLOCK_T, True,
-            )  # fmt: skip
-        over = last_of(counter, tl.num_programs(0))
-        if over:
-            sort_pairs(
-                experts, marks, ranks, firsts, order, tiles, tokens, num_tiles, E, SPAN, TOP_K,
-                BLOCK_T, BM, ROWS, CHUNK,
-            )  # fmt: skip
+    """One token: scores, its TOP_K experts by s + bias or by the table, weights s / sum * scale."""
+    token = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, SPAN)
+    slot = tl.arange(0, SLOTS)
+    inside = lane < E
+    logits = tl.zeros([SPAN], tl.float32)
+    for part in tl.static_range(SLICES):
+        logits += tl.load(partial + (part * tokens + token) * E + lane, mask=inside, other=0.0)
+    score = tl.sqrt_rn(softplus(logits))
+    token_id = tl.load(token_ids + token)
+    chosen = tl.full([SLOTS], -1, tl.int64)
+    value = tl.zeros([SLOTS], tl.float32)
+    total = 0.0
+    if HASHED:
+        left = tl.zeros([SPAN], tl.int64)
+    else:
+        key = descending(score + tl.load(bias + lane, mask=inside, other=0.0), lane, SPAN)
+        left = tl.where(inside, key, -0x7FFFFFFFFFFFFFFF)
+    for i in tl.static_range(TOP_K):
+        if HASHED:
+            expert = tl.load(table + tl.maximum(token_id, 0) * TOP_K + i)
+        else:
+            best = tl.max(left, 0)
+            expert = SPAN - 1 - (best & 0xFFFFFFFF)
+            left = tl.where(left == best, -0x7FFFFFFFFFFFFFFF, left)
+        one = tl.sum(tl.where(lane == expert, score, 0.0), 0)
+        chosen = tl.where(slot == i, expert, chosen)
+        value = tl.where(slot == i, one, value)
+        total += one
+    padding = token_id < 0
+    at = token * TOP_K + slot
+    tl.store(experts + at, tl.where(padding, -1, chosen), mask=slot < TOP_K)
+    tl.store(weights + at, tl.where(padding, 0.0, value / total * scale), mask=slot < TOP_K)
 
 
 def prepare(gate: torch.Tensor) -> torch.Tensor:
@@ -184,68 +146,48 @@ def route(
     table: torch.Tensor | None,
     k: int,
     scale: float,
-) -> Routes:
+) -> tuple[torch.Tensor, torch.Tensor]:
     assert (bias is None) != (table is None), "exactly one of bias and table"
     (tokens, width), num_experts = x.shape, len(gate)
-    if not tokens:
-        return Routes(token_ids.new_empty(0, k), x.new_empty(0, k, dtype=torch.float32))
-    plain = x.dtype == torch.float32 or gate.dtype == torch.float32
-    slices, kind = triton.cdiv(width, SLICE), target_of(x).kind
-    partial = x.new_empty(slices, tokens, num_experts, dtype=torch.float32)
-    tile = 16 if plain else next(tile for limit, tile in TOKENS_A_TILE if tokens <= limit)
     experts = token_ids.new_empty(tokens, k)
-    weights = partial.new_empty(tokens, k)
-    grid = (triton.cdiv(tokens, tile), triton.cdiv(num_experts, EXPERTS_A_TILE), slices)
-    product: dict[str, Any] = {
-        "E": num_experts,
-        "WIDTH": width,
-        "SLICE": SLICE,
-        "BE": EXPERTS_A_TILE,
-        "BT": tile,
-        "BK": 32 if plain else 128,
-        "PLAIN": plain,
-        "num_warps": 4,
-        "num_stages": 3,
-    }
-    choice = {
-        "SPAN": pow2(num_experts),
-        "SLICES": slices,
-        "TOP_K": k,
-        "SLOTS": pow2(k),
-        "HASHED": bias is None,
-    }
-    by = (weights if bias is None else bias, weights if table is None else table)
-    chosen = (token_ids, *by, experts, weights)
-    if not LAST_CHOOSES[kind] or tokens > MOST_SORTED:
-        gate_slices[grid](x, gate, partial, tokens, **product)
-        choose[(tokens,)](partial, *chosen, tokens, scale, E=num_experts, **choice, num_warps=1)
-        return Routes(experts, weights)
-    tiles = plan(tokens, k, num_experts, kind, PLAIN_HEIGHT if plain else None)
-    pairs = Pairs(
-        experts.new_empty(tokens * k, dtype=torch.int32),
-        experts.new_empty(tiles.num_tiles, 3, dtype=torch.int32),
-        tiles.height,
-    )
-    blocks = triton.cdiv(tokens, MARKED)
-    route_kernel[grid](
+    weights = x.new_empty(tokens, k, dtype=torch.float32)
+    if not tokens:
+        return experts, weights
+    plain = x.dtype == torch.float32 or gate.dtype == torch.float32
+    slices = triton.cdiv(width, SLICE)
+    partial = weights.new_empty(slices, tokens, num_experts)
+    tile = 16 if plain else next(tile for limit, tile in TOKENS_A_TILE if tokens <= limit)
+    gate_slices[(triton.cdiv(tokens, tile), triton.cdiv(num_experts, EXPERTS_A_TILE), slices)](
         x,
         gate,
         partial,
-        *chosen,
-        experts.new_empty(blocks, num_experts, dtype=torch.uint8),
-        experts.new_empty(blocks, num_experts, dtype=torch.int16),
-        experts.new_empty(num_experts, dtype=torch.int32),
-        pairs.order,
-        pairs.tiles,
-        counters(x.device, "route"),
         tokens,
-        tiles.num_tiles,
-        scale,
-        **product,
-        **choice,
-        BLOCK_T=MARKED,
-        BM=tiles.height,
-        ROWS=min(32, pow2(blocks)),
-        CHUNK=min(2048, max(64, pow2(tokens * k))),
+        E=num_experts,
+        WIDTH=width,
+        SLICE=SLICE,
+        BE=EXPERTS_A_TILE,
+        BT=tile,
+        BK=32 if plain else 128,
+        PLAIN=plain,
+        num_warps=4,
+        num_stages=3,
     )
-    return Routes(experts, weights, pairs)
+    unused = weights
+    choose[(tokens,)](
+        partial,
+        token_ids,
+        unused if bias is None else bias,
+        unused if table is None else table,
+        experts,
+        weights,
+        tokens,
+        scale,
+        E=num_experts,
+        SPAN=pow2(num_experts),
+        SLICES=slices,
+        TOP_K=k,
+        SLOTS=pow2(k),
+        HASHED=bias is None,
+        num_warps=1,
+    )
+    return experts, weights
