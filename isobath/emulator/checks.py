@@ -20,6 +20,7 @@ from isobath.emulator.buffers import Buffers
 from isobath.emulator.code import Program
 from isobath.emulator.execute import execute, uses_atomics
 from isobath.emulator.faults import Fault, PoisonDifference, ScheduleDifference
+from isobath.emulator.global_unit import Watch
 from isobath.emulator.machine import Dispatch
 from isobath.emulator.perf import Traffic
 from isobath.emulator.races import RaceWatch
@@ -47,15 +48,18 @@ def run_checked(
     dispatch: Dispatch,
     checks: tuple[str, ...],
     limit: int = INSTRUCTION_LIMIT,
+    seen: Watch | None = None,
 ) -> Checked:
-    """Run a launch with the checks asked for; the buffers hold the first run's result."""
+    """Run a launch with the checks asked for; the buffers hold the first run's result. seen: is
+    shown every access of that run."""
     traffic = Traffic() if "traffic" in checks else None
     if "waits" in checks:
         check_waits(program)
     again = "schedule" in checks or "poison" in checks
     before = buffers.snapshot() if again else []
     watch = RaceWatch if "lds" in checks else None
-    counts = execute(program, buffers.memory, dispatch, watch=watch, traffic=traffic, limit=limit)
+    shown = [one for one in (traffic, seen) if one]
+    counts = execute(program, buffers.memory, dispatch, watch=watch, shown=shown, limit=limit)
     if again:
         result = buffers.snapshot()
         _repeat(program, buffers, dispatch, checks, before, result)

@@ -92,12 +92,12 @@ def execute(
     order: Order = "lockstep",
     poison: int = POISON,
     watch: Callable[[Machine], Watch] | None = None,
-    traffic: Watch | None = None,
+    shown: Sequence[Watch] = (),
     limit: int = INSTRUCTION_LIMIT,
 ) -> Array:
     """Run every workgroup; the executions of each block, counted in waves.
 
-    watch: makes a Watch for each batch of workgroups; traffic: one Watch of the whole launch. Both
+    watch: makes a Watch for each batch of workgroups; shown: those of the whole launch. All
     see every wave in lockstep alone.
     """
     compiled: Compiled = compile_program(program)
@@ -121,8 +121,7 @@ def execute(
             machine.watches.clear()
         if watch:
             machines[0].watches.append(watch(machines[0]))
-        if traffic:
-            machines[0].watches.append(traffic)
+        machines[0].watches.extend(shown)
         if serial:
             run_in_turn(machines, limit)
         else:

@@ -18,6 +18,7 @@ from isobath.emulator.checks import Checked, run_checked
 from isobath.emulator.code import Program, load
 from isobath.emulator.execute import KERNARG, MOST_LDS, check_resources, pack_arguments
 from isobath.emulator.faults import LaunchError
+from isobath.emulator.global_unit import Watch
 from isobath.emulator.machine import Dispatch
 from isobath.emulator.schedule import INSTRUCTION_LIMIT
 
@@ -109,13 +110,14 @@ def run_program(
     exact: bool = False,
     checks: str | Iterable[str] = "all",
     limit: int = INSTRUCTION_LIMIT,
+    watch: Watch | None = None,
 ) -> Launch:
     """launch() for code that is already compiled: arguments are (name, array or number) in the
     order of the kernarg segment; a float argument must be a Python float. limit: instructions of
-    one group of waves before a run counts as endless."""
+    one group of waves before a run counts as endless. watch: sees every access of the first run."""
     bound = tuple(host_array(name, a) if is_array(a) else a for name, a in arguments)
     loaded = _Loaded(program, lds_bytes, num_warps, bound, {})
-    return _run(loaded, grid, _checks(checks), exact=exact, limit=limit)
+    return _run(loaded, grid, _checks(checks), exact=exact, limit=limit, watch=watch)
 
 
 def _run(
@@ -126,6 +128,7 @@ def _run(
     exact: bool,
     entry: str = "preload",
     limit: int = INSTRUCTION_LIMIT,
+    watch: Watch | None = None,
 ) -> Launch:
     """loaded: a _Loaded or a TritonCode."""
     check_resources(loaded.program, loaded.num_warps, loaded.lds_bytes)
@@ -135,7 +138,7 @@ def _run(
     packed = pack_arguments(loaded.program.descriptor, values, grid, loaded.num_warps)
     kernarg = buffers.memory.add(KERNARG, packed, writable=False)
     dispatch = Dispatch(grid, loaded.num_warps, loaded.lds_bytes, kernarg, entry, exact)
-    outcome = run_checked(loaded.program, buffers, dispatch, checks, limit)
+    outcome = run_checked(loaded.program, buffers, dispatch, checks, limit, watch)
     buffers.write_back()
     return Launch(
         loaded.program,

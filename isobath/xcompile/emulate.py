@@ -26,7 +26,7 @@ from isobath.xcompile.elf import code_hash
 from isobath.xcompile.resources import Resources, resources
 from isobath.xcompile.target import MACHINES
 from isobath.xcompile.triton_build import compiled
-from isobath.xcompile.triton_record import Launch, recording
+from isobath.xcompile.triton_record import Argument, Launch, recording
 
 GFX942 = MACHINES["gfx942"]
 
@@ -100,7 +100,7 @@ def run_launch(launch: Launch, *, exact: bool, checks: str | Iterable[str]) -> K
     ran = run_program(
         parse_text(binary.assembly),
         launch.grid,
-        [(a.name, _value(a.type, a.value)) for a in launch.arguments],
+        [(a.name, argument_value(a)) for a in launch.arguments],
         num_warps=warps,
         lds_bytes=binary.shared_bytes,
         exact=exact,
@@ -118,8 +118,9 @@ def _taken(code: bytes, assembly: str, shared_bytes: int, num_warps: int) -> tup
     )
 
 
-def _value(kind: str, value: object) -> object:
+def argument_value(argument: Argument) -> object:
     """Numbers as the kernel's signature takes them: a Python float for a float parameter."""
+    kind, value = argument.type, argument.value
     if kind.startswith("*"):
         return value
     assert isinstance(value, int | float), (kind, value)
