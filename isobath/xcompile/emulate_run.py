@@ -90,7 +90,9 @@ def _reported(ops: Sequence[str], plan: Plan, report: Path) -> int:
     ]
     own = Plan(plan.dialect, exact=True, checks="all", record=record)
     codes = [_run(ops, None, own), *(other.wait() for other in others)]
-    report.write_text(kernel_rows.render(kernel_rows.load(record)), encoding="utf-8")
+    wanted = [name for name in op_names() if "triton" in contract(name).backends]
+    page = kernel_rows.render(kernel_rows.load(record), wanted)
+    report.write_text(page, encoding="utf-8")
     print(f"{report} and {record}: {'all agree' if not any(codes) else 'NOT all agree'}")
     return int(any(codes))
 

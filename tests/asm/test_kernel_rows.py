@@ -10,13 +10,15 @@ import pytest
 
 from isobath.errors import ConfigError
 from isobath.numerics import FNUZ
-from isobath.ops.table import contract
+from isobath.ops.table import contract, op_names
 from isobath.xcompile import run
 from isobath.xcompile.emulate import Emulated, cases_of, emulate
 from isobath.xcompile.emulate_run import Plan, main
-from isobath.xcompile.kernel_rows import CAVEAT, load, render, replace_rows, rows_of
+from isobath.xcompile.kernel_rows import CAVEAT, load, render, replace_rows, rows_of, without
 
 EMBED = contract("embed")
+OPS = [name for name in op_names() if "triton" in contract(name).backends]
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_a_row_sums_the_cases_of_a_kernel() -> None:
@@ -33,7 +35,7 @@ def test_a_case_without_a_launch_is_seen_when_it_faults() -> None:
     fault = Emulated("embed", "one", "fnuz", False, float("inf"), "OutOfBounds: a load", 0.1)
     (row,) = rows_of(EMBED, [fault])
     assert not row["agrees"] and row["note"] == "one: OutOfBounds: a load"
-    assert "**DISAGREES**" in render([row]) and "OutOfBounds: a load" in render([row])
+    assert "**DISAGREES**" in render([row], []) and "OutOfBounds: a load" in render([row], [])
     empty = Emulated("embed", "empty", "fnuz", True, 0.0, "", 0.1)
     assert rows_of(EMBED, [empty]) == []
 
@@ -59,8 +61,23 @@ def test_the_command_writes_rows_and_page(tmp_path: Path, capfd: pytest.CaptureF
     assert [row["kernel"] for row in rows] == ["embed_kernel"]
     assert rows[0]["checks"] == ["bounds", "lds", "poison", "schedule", "waits"]
     text = page.read_text(encoding="utf-8")
-    assert CAVEAT in text and text == render(rows)
+    assert CAVEAT in text and text == render(rows, OPS)
     assert "0 disagree" in capfd.readouterr().out
+
+
+def test_the_page_names_ops_without_rows() -> None:
+    rows = load(RESULTS / "gfx942.jsonl")
+    assert without(rows, ["embed", "nothing"]) == ["nothing"]
+    assert without([row for row in rows if row["triton"] != "3.6.0"][:1] + rows[:1], []) == []
+
+
+def test_the_page_in_results_is_made_of_its_rows_and_all_agree() -> None:
+    rows = load(RESULTS / "gfx942.jsonl")
+    page = (RESULTS / "gfx942.md").read_text(encoding="utf-8")
+    assert {row["triton"] for row in rows} == {"3.6.0", "3.9.0"}
+    assert all(row["agrees"] for row in rows) and CAVEAT in page
+    table = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert len(table) == len(rows)
 
 
 def test_a_record_of_one_case_is_refused(tmp_path: Path) -> None:
