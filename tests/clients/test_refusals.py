@@ -58,7 +58,8 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(llm: AsyncLLM) -> None:
     with running(state) as server, httpx.Client(base_url=server.url, timeout=LIMIT_S) as http:
         body = ENDLESS | {"prompt": [[5, 6, i] for i in range(18)]}
         with http.stream("POST", "/v1/completions", json=body) as running_one:
-            next(running_one.iter_bytes())
+            chunks = running_one.iter_bytes()  # kept: without it httpx closes the connection
+            next(chunks)
             refused = http.post("/v1/completions", json=SHORT)
             assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
             assert refused.json()["error"]["type"] == "overloaded_error"
