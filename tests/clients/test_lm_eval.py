@@ -59,7 +59,7 @@ WAYS = {
     "remote": ("", "eos"),
     "remote with a BOS": ("custom_prefix_token_id=0", "bos"),
     "huggingface": (HUGGINGFACE, "bos"),
-    "texts in batches": (f"{HUGGINGFACE},tokenized_requests=False,batch_size=4", "bos"),
+    "texts in batches": (f"{HUGGINGFACE},tokenized_requests=False", "bos"),
 }
 
 
@@ -82,10 +82,12 @@ def scorer() -> Iterator[LLM]:
 
 def evaluated(server: Served, tasks: Path, way: str, out: Path) -> dict[str, list[Any]]:
     """What lm-eval was told, by task: a document's responses in the order of its choices."""
+    batch = "4" if "tokenized_requests=False" in way else "1"
     said = f"base_url={server.url}/v1/completions,model=isobath-tiny,num_concurrent=1,{way}"
     command = [program("lm-eval", "lm-eval"), "run", "--model", "local-completions"]
     command += ["--model_args", said.rstrip(","), "--tasks", ",".join(TASKS)]
     command += ["--include_path", str(tasks), "--output_path", str(out), "--log_samples"]
+    command += ["--batch_size", batch]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tasks / "home")}
     done = subprocess.run(command, env=os.environ | offline, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]

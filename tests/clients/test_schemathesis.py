@@ -48,7 +48,7 @@ def fuzz(served: Served, folder: Path, phases: str, examples: int) -> None:
     program = Path(sys.executable).with_name("schemathesis")
     command = [str(program), "run", f"{served.url}/openapi.json", "--phases", phases]
     command += ["--checks", ",".join(CHECKS), "--max-examples", str(examples), "--seed", "1"]
-    command += ["--request-timeout", "60", "--continue-on-failure", "--no-color"]
+    command += ["--request-timeout", "120", "--continue-on-failure", "--no-color"]
     root = str(Path(__file__).parents[2])
     found = {"SCHEMATHESIS_HOOKS": hooks.__name__, "PYTHONPATH": root}
     done = subprocess.run(
