@@ -3,7 +3,7 @@
 #   scripts/clients/venv.sh ray           -> .venvs/ray/bin/python
 # Does nothing when it is there and complete. PYTHON= names another interpreter, VENVS= another folder.
 set -euo pipefail
-name=${1:?"usage: venv.sh ray|vllm-router|lm-eval"}
+name=${1:?"usage: venv.sh ray|vllm-router|lm-eval|aiperf"}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 venv=${VENVS:-$root/.venvs}/$name
 pip() { "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"; }
@@ -17,6 +17,9 @@ ray)
   ;;
 vllm-router)
   pip vllm-router==0.1.17
+  ;;
+aiperf)
+  pip aiperf==0.13.0
   ;;
 lm-eval)
   pip 'lm-eval[api]==0.4.13' transformers==5.23.0
