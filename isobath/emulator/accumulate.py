@@ -52,13 +52,59 @@ def exact_float(a: Array, b: Array, c: Array, kind_a: str, kind_b: str) -> Array
     a, b, total = a.astype(f64), b.astype(f64), c.astype(f64)
     left = significands(a, SMALLEST_EXPONENT[kind_a])
     right = significands(b, SMALLEST_EXPONENT[kind_b])
+    usual = float(np.abs(a).max(initial=0.0)) * float(np.abs(b).max(initial=0.0)) < 2.0**127
+    by_k = [np.ascontiguousarray(np.moveaxis(x, -1, 0)) for x in (a, b, left[1], right[1])]
     for k in range(0, a.shape[-1], group):
         part = slice(k, k + group)
+        if usual and np.isfinite(total).all():
+            x, y, exponent_x, exponent_y = (each[part] for each in by_k)
+            total = _add_usual_group(x, y, exponent_x, exponent_y, total, is_fp8)
+            continue
         product = a[..., :, None, part] * b[..., None, :, part]
         s = left[0][..., :, None, part] * right[0][..., None, :, part]
         e = left[1][..., :, None, part] + right[1][..., None, :, part]
         total = _add_group(product, s, e, total, is_fp8)
     return total.astype(f32)
+
+
+def _add_usual_group(
+    a: Array, b: Array, exponent_a: Array, exponent_b: Array, total: Array, is_fp8: bool
+) -> Array:
+    """_add_group where nothing overflows and all is finite; k is the first dimension. A product
+    that is cut at its group's exponent is the product, exact in float64, cut at a power of two."""
+    parts = []
+    for k in (slice(0, None, 2), slice(1, None, 2)) if is_fp8 else (slice(None),):
+        exponents = zip(exponent_a[k], exponent_b[k], strict=True)
+        tops = [x[..., :, None] + y[..., None, :] for x, y in exponents]
+        top = np.maximum.reduce(tops)
+        factor, cut = _power(24 - top), np.zeros(total.shape)
+        for x, y in zip(a[k], b[k], strict=True):
+            cut += np.trunc(x[..., :, None] * y[..., None, :] * factor)
+        parts.append((cut * 2.0**-24, top))
+    group, top = parts[0]
+    if is_fp8:
+        (even, top_even), (odd, top_odd) = parts
+        top = np.maximum(top_even, top_odd)
+        group = _floor(even, 24 + top_even - top) + _floor(odd, 24 + top_odd - top)
+        group = group * 2.0**-24
+    result, joint = _join(group, top, total, is_fp8)
+    return (result * _power(joint)).astype(f32).astype(f64)
+
+
+def _power(n: Array) -> Array:
+    """2.0**n, the smallest normal below it."""
+    return ((np.clip(n, -1022, 1023) + 1023) << 52).view(f64)
+
+
+def _join(group: Array, top: Array, total: Array, is_fp8: bool) -> tuple[Array, Array]:
+    """The group's sum and the accumulator, both cut at their larger exponent: (sum, exponent)."""
+    own, own_top = significands(total, _ZERO_EXPONENT)
+    joint = np.maximum(top, own_top)
+    cut_group = _floor(group, 31 + top - joint) * 2.0**-31
+    cut_own = _floor(own, 24 + own_top - joint) * 2.0**-24
+    if is_fp8:
+        cut_own = np.where(own_top >= joint - 25, cut_own, 0.0)
+    return cut_group + cut_own, joint
 
 
 def _add_group(product: Array, s: Array, e: Array, total: Array, is_fp8: bool) -> Array:
@@ -73,13 +119,8 @@ def _add_group(product: Array, s: Array, e: Array, total: Array, is_fp8: bool) -
         group = group * 2.0**-24
     else:
         group, top = _aligned_sum(s, e)
-    own, own_top = significands(total, _ZERO_EXPONENT)
-    joint = np.maximum(top, own_top)
-    cut_group = _floor(group, 31 + top - joint) * 2.0**-31
-    cut_own = _floor(own, 24 + own_top - joint) * 2.0**-24
-    if is_fp8:
-        cut_own = np.where(own_top >= joint - 25, cut_own, 0.0)
-    result = np.ldexp(cut_group + cut_own, joint)
+    joined, joint = _join(group, top, total, is_fp8)
+    result = np.ldexp(joined, joint)
     up = (overflown & (product > 0)).any(-1)
     down = (overflown & (product < 0)).any(-1)
     result = np.where(up & down, np.nan, np.where(up, np.inf, np.where(down, -np.inf, result)))
