@@ -108,8 +108,8 @@ def moving(s: Survey, d: Draw) -> None:
     s.add("gather along rows", kernels.gathers, 1, (v, i, zeros(4, 32)),
           lambda: {2: np.take_along_axis(v, i, 1)}, R=4, B=64, C=32)  # fmt: skip
     s.add("gather along columns", kernels.gathers0, 1, (v, j, zeros(8, 64)),
-          lambda: {2: np.take_along_axis(v, j, 0)}, R=4,
-              widths=(4, 1, 2), B=64, C=8)  # fmt: skip
+          lambda: {2: np.take_along_axis(v, j, 0)}, widths=(4, 1, 2),
+          R=4, B=64, C=8)  # fmt: skip
     for kind in (f32, f16, i8, f64):
         m = typed(d, kind, 50, 70)
         s.add(f"transpose {m.dtype.name}", kernels.transpose_tile, (2, 3),
