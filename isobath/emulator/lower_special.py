@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from isobath.emulator.isa import TABLES
-from isobath.emulator.lower import Emitter, substitute
+from isobath.emulator.lower import SATURATED, Emitter, substitute
 from isobath.emulator.mfma import VARIANTS
 from isobath.emulator.operands import Operand, literal_bits, narrow, source
 
@@ -169,7 +169,9 @@ def packed_16(e: Emitter) -> None:
     if clamped and opcode.destination == "e":
         expression = f"fmin(fmax({expression}, f16(0)), f16(1))"
     elif clamped:
-        raise e.unsupported("clamp on a packed integer")
+        if opcode.name not in SATURATED:
+            raise e.unsupported("clamp on this packed integer")
+        expression = SATURATED[opcode.name]
     count, results = len(opcode.sources), []
     for selected, negated in (("op_sel", "neg_lo"), ("op_sel_hi", "neg_hi")):
         picks = e.bits(selected, int(selected == "op_sel_hi"), count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 
 import ml_dtypes
@@ -85,3 +87,22 @@ def test_unknown_parameter_is_refused() -> None:
     x = np.zeros(4, np.float32)
     with pytest.raises(LaunchError, match="BLOCK"):
         launch(tutorial.add, 1, x, x, x, 4)
+
+
+def test_the_tutorials_page_runs_as_written(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    path = tmp_path / "tutorial.py"
+    path.write_text("from tests.support.triton_tutorial import matmul\n" + "\n".join(blocks))
+    runpy.run_path(str(path))
+
+
+def test_the_tutorials_report_is_the_one_it_shows() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    x, y = rng().standard_normal((2, 1000)).astype(np.float32)
+    with pytest.raises(OutOfBounds) as caught:
+        launch(tutorial.add, 4, x, y, np.zeros(999, np.float32), 1000, BLOCK=256)
+    for line in str(caught.value).splitlines():
+        if "buffer_store" not in line:  # registers differ between versions of Triton
+            assert re.sub(r" address 0x\w+,", "", line).strip() in page, line
