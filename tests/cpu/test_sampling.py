@@ -147,11 +147,11 @@ def streamed(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
     output = Output([], 0, SamplingParams(stop=stop), TEXT)
     given_out = ""
     for token in TEXT.encode(text)[1:]:
-        piece, stopped = output.add(Token(0, 0, token))
-        given_out += piece
+        parts, stopped = output.add(Token(0, 0, token))
+        given_out += "".join(piece for _, piece in parts)
         if stopped:
             return given_out, True
-    return given_out + output.finish(), False
+    return given_out + "".join(piece for _, piece in output.finish()), False
 
 
 @given(

@@ -13,7 +13,7 @@ README = Path(__file__).parents[2] / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 PRINTS = {
     "llm.generate([": r"(?s).*\w",
-    "asyncio.run(": r"(?s)(?=.*0 '' length\n)[01] '.*' None\n",
+    "asyncio.run(": r"(?s)(?=.*0 '[^\n]*' length\n)[01] '.*' None\n",
     "EngineConfig(": r"32768 4\.0\n",
 }
 """What each example prints, by something that only it contains. The last: 256 pages of 128 tokens,
