@@ -85,7 +85,7 @@ class SamplingParams:
         for name, (holds, rule) in checks.items():
             if not holds:
                 raise RequestError(
-                    f"SamplingParams({name}=): must be {rule}", found=repr(getattr(self, name))
+                    f"{name}: must be {rule}", found=repr(getattr(self, name)), param=name
                 )
 
 

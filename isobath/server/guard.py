@@ -42,6 +42,8 @@ class Guard:
         try:
             if path not in OPEN and scope["method"] != "OPTIONS":
                 self._check(headers)
+            if (encoding := headers.get("content-encoding", "identity")) != "identity":
+                raise ApiError(415, f"content-encoding {encoding[:40]}: send the body as it is")
             limit = self._state.config.max_body_bytes
             if _length(headers) > limit:
                 raise _too_large(limit)

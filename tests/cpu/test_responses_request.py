@@ -217,13 +217,13 @@ def test_a_memory_is_refused_with_what_to_do_instead(name: str) -> None:
 @pytest.mark.parametrize(
     ("item", "path"),
     [
-        ({"type": "item_reference", "id": "msg_1"}, "input.0.: replay full input"),
-        ({"type": "computer_call"}, "input.0..type"),
-        ({"content": "Hi"}, "input.0..role"),
-        ({"role": "user", "content": [{"type": "input_image"}]}, "input.0..content.0."),
-        ({"role": "user", "content": [{"type": "input_text"}]}, "input.0..content.0..text"),
-        ({"type": "function_call", "name": "a", "arguments": "{}"}, "input.0.: call_id"),
-        ({"type": "function_call_output", "output": "x"}, "input.0..call_id"),
+        ({"type": "item_reference", "id": "msg_1"}, "input.0: replay full input"),
+        ({"type": "computer_call"}, "input.0.type"),
+        ({"content": "Hi"}, "input.0.role"),
+        ({"role": "user", "content": [{"type": "input_image"}]}, "input.0.content.0"),
+        ({"role": "user", "content": [{"type": "input_text"}]}, "input.0.content.0.text"),
+        ({"type": "function_call", "name": "a", "arguments": "{}"}, "input.0: call_id"),
+        ({"type": "function_call_output", "output": "x"}, "input.0.call_id"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_its_path(item: Any, path: str) -> None:
