@@ -97,6 +97,8 @@ WRONG: dict[str, Any] = {
     "seed": [1 << 63, -(1 << 63) - 1, "x", 0.5],
     "stop": [[""], [1], {"a": 1}, "x" * 5000],
     "stop_token_ids": [[-1], [4096], ["x"], [1 << 63]],
+    "allowed_token_ids": [[], [-1], [4096], "x"],
+    "bad_words": [[""], [1], "x"],
     "logprobs": [-1, 21, "x"],
     "prompt_logprobs": [-1, 21],
     "truncate_prompt_tokens": [-2],
