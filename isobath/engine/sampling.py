@@ -42,6 +42,7 @@ class SamplingParams:
     (None: none at all). structure: what the text must be; it decides when the completion may end,
     before ignore_eos and min_tokens do. allowed_token_ids: no others are chosen (none: all may be).
     bad_words: sequences of token ids that are not generated; neither goes with a structure.
+    cache_salt: computed beginnings of prompts are shared among requests with the same one.
     Raises RequestError for a value out of range.
     """
 
@@ -67,6 +68,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
     allowed_token_ids: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         counts = (self.logprobs or 0, self.prompt_logprobs or 0)

@@ -108,7 +108,7 @@ class GenerationFields(Lenient):
     return_tokens_as_token_ids: bool | None = None
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
-    cache_salt: Text | None = None
+    cache_salt: Annotated[Text, Field(min_length=1)] | None = None
     priority: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     request_id: Annotated[str, Field(max_length=256)] | None = None
     session_id: Text | None = None
@@ -164,6 +164,7 @@ class GenerationFields(Lenient):
             structure=structure,
             include_stop_str_in_output=bool(self.include_stop_str_in_output),
             skip_special_tokens=self.skip_special_tokens is not False,
+            cache_salt=self.cache_salt or "",
         )
 
     def _ids(self, field: str, vocab_size: int) -> tuple[int, ...]:

@@ -39,6 +39,17 @@ ELSEWHERE = {
     "tool_search_output",
 }
 """Items about tools that ran on another server: what they found stands in that server's answer."""
+CARRIED = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop",
+    "ignore_eos",
+    "min_tokens",
+    "seed",
+    "cache_salt",
+)
+"""Fields of the same name and meaning in a chat completion."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +120,7 @@ class ResponsesRequest(BaseModel):
     store: bool | None = None
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
+    cache_salt: str | None = Field(default=None, min_length=1)
     user: str | None = None
     safety_identifier: str | None = None
     top_k: int | None = None
@@ -143,7 +155,7 @@ def chat_body(request: ResponsesRequest) -> tuple[dict[str, Any], dict[str, Orig
         "max_completion_tokens": request.max_output_tokens,
         "prompt_cache_key": request.prompt_cache_key,
     }
-    for name in ("temperature", "top_p", "top_k", "stop", "ignore_eos", "min_tokens", "seed"):
+    for name in CARRIED:
         asked[name] = getattr(request, name)
     return body | {name: value for name, value in asked.items() if value is not None}, origins
 

@@ -67,6 +67,18 @@ def test_bad_words_are_not_generated_in_either_spelling(http: httpx.Client) -> N
         assert word.strip() not in text.split(), (word, text)
 
 
+def test_a_salt_keeps_beginnings_apart(http: httpx.Client) -> None:
+    body = {"prompt": [3, *range(900, 1156)], "max_tokens": 1}
+
+    def cached(**fields: str) -> int:
+        answer = http.post("/v1/completions", json=body | fields)
+        return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    salts = ["mine", "mine", "yours"]
+    assert [cached(cache_salt=salt) for salt in salts] == [0, 256, 0]
+    assert http.post("/v1/completions", json=body | {"cache_salt": ""}).status_code == 400
+
+
 def test_models_and_health_answer(http: httpx.Client, llm: AsyncLLM) -> None:
     assert http.get("/health").status_code == 200
     [card] = http.get("/v1/models").json()["data"]

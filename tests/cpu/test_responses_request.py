@@ -202,9 +202,12 @@ def test_a_text_format_is_a_response_format(form: Any, expected: Any) -> None:
 
 def test_the_rest_is_handed_on() -> None:
     fields = {"temperature": 0.0, "top_p": 0.5, "ignore_eos": True, "max_output_tokens": 5}
-    body = body_of("Hi", **fields, reasoning={"effort": "none"}, prompt_cache_key="k", store=False)
+    body = body_of(
+        "Hi", **fields, reasoning={"effort": "none"}, prompt_cache_key="k", cache_salt="s"
+    )
     assert body["max_completion_tokens"] == 5 and body["ignore_eos"] is True
     assert body["reasoning_effort"] == "none" and body["prompt_cache_key"] == "k"
+    assert body["cache_salt"] == "s"
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation"])
