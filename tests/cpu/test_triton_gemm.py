@@ -34,7 +34,7 @@ def test_rows_do_not_depend_on_their_number_or_on_the_tile() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 40 + 8 + 4 + 6, found
+    assert len(found) == 40 + 8 + 5 + 6, found
     assert all(found.values()), found
 
 
@@ -119,7 +119,9 @@ def quantised_by_the_last() -> dict[str, bool]:
 
     from isobath.numerics.dialect import OCP
     from isobath.numerics.fp8 import ACTIVATION_BLOCK, WEIGHT_BLOCK, Fp8Tensor
+    from isobath.ops.grouped_project import triton_bf16_kernel
     from isobath.ops.grouped_project import triton_kernel as project
+    from isobath.ops.grouped_project.widened import widen
     from isobath.ops.shared_expert import triton_kernel as shared
     from isobath.ops.tl_gemm import Tile
     from isobath.ops.tl_gemm_few import counters
@@ -139,12 +141,14 @@ def quantised_by_the_last() -> dict[str, bool]:
     x = torch.randint(-2, 3, (17, 2, 2048), generator=generator).to(torch.bfloat16)
     weight = matrix(2, 128, 2048, scale=127, block=WEIGHT_BLOCK)
     parts, one = (project.launch(x, weight, OCP, tile, {}) for tile in (part, whole))
+    cached = triton_bf16_kernel.grouped_project(x, widen(weight), dialect=OCP)
     y = matrix(17, 2048, scale=122, block=ACTIVATION_BLOCK)
     w13 = matrix(256, 2048, scale=127, block=WEIGHT_BLOCK)
     few, _ = shared.launch_narrow(y, w13, 10.0, part, {}, quantize=True)
     many = shared.launch_wide(y, w13, 10.0, Tile(16, 128, 4, 1, pair=True), {})
     return {
         "projected": same(parts, one),
+        "projected with bf16 weights": same(cached, one),
         "hidden": same(few, many),
         "projection's counters": not counters(x.device, "grouped_project").any(),
         "hidden counters": not counters(x.device, "shared_expert").any(),

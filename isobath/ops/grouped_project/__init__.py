@@ -58,6 +58,6 @@ OP = Op(
     select=select,
     work=work,
     asm={"gfx942": ("v_mfma_f32_", "!scratch_")},
-    backends=("triton", "cublas", "torch"),
+    backends=("triton", "triton_bf16", "cublas", "torch"),
     source="DeepSeek-V4 report, grouped output projection; inference code, act_quant before wo_b",
 )

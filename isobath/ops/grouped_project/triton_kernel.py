@@ -16,6 +16,7 @@ from isobath.errors import NumericsError
 from isobath.numerics.dialect import Dialect
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
 from isobath.ops.grouped_linear.triton_kernel import grouped_linear
+from isobath.ops.linear.triton_kernel import STEP
 from isobath.ops.tl_common import fp8_of, quantize_groups
 from isobath.ops.tl_gemm import Tile, Tiles, choose, plain_product, rows_of, store_tile, tile_of
 from isobath.ops.tl_gemm_few import COUNTERS, counters, lane_rows, quantize_last, widened_product
@@ -156,7 +157,7 @@ def launch(
             K=width,
             SCALED=scaled,
             DTYPE=tl.bfloat16 if dtype == torch.bfloat16 else tl.float32,
-            STEP=32,
+            STEP=STEP[dtype],
             TOKENS=tile.tokens,
             ROWS=tile.rows,
             LANES=tile.lanes,
