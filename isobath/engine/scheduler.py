@@ -112,8 +112,7 @@ class Scheduler:
         blocks = sequence.computed // BLOCK_TOKENS
         if self.prefixes is None or blocks == scheduled.start // BLOCK_TOKENS:
             return None
-        salt = sequence.request.params.cache_salt
-        self.prefixes.extend(sequence.keys, sequence.tokens, blocks, salt)
+        self.prefixes.extend(sequence.keys, sequence.tokens, blocks)
         self.prefixes.insert(sequence.keys[:blocks], sequence.pages[:blocks])
         at_boundary = sequence.computed % BLOCK_TOKENS == 0
         return sequence.keys[blocks - 1] if at_boundary else None
@@ -162,8 +161,7 @@ class Scheduler:
     def _match(self, sequence: Sequence) -> Hit | None:
         if self.prefixes is None or sequence.tells_prompt:
             return None  # logits of every prompt position are wanted, so every one is computed
-        salt = sequence.request.params.cache_salt
-        return self.prefixes.match(sequence.keys, sequence.tokens, salt)
+        return self.prefixes.match(sequence.keys, sequence.tokens)
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
         """Tokens to compute now. A chunk ends at the prompt's last block boundary if it would cross

@@ -149,12 +149,12 @@ class Assembly:
         read, count, prefix = self.read, self.config.n_routed_experts, f"layers.{layer}.ffn."
         shared = prefix + "shared_experts."
         return MoeWeights(
-            gate=self.ops.route.prepare(read.plain([prefix + "gate.weight"])),
+            gate=self.ops.moe.prepare(read.plain([prefix + "gate.weight"])),
             bias=None if hashed else read.vector(prefix + "gate.bias"),
             table=read.table(prefix + "gate.tid2eid", count) if hashed else None,
             experts=self._experts(layer, [f"{prefix}experts.{e}." for e in range(count)]),
-            shared_w13=self.ops.shared_expert.prepare(read.fp8([shared + "w1", shared + "w3"])),
-            shared_w2=self.ops.shared_expert.prepare(read.fp8([shared + "w2"])),
+            shared_w13=self.ops.moe.prepare(read.fp8([shared + "w1", shared + "w3"])),
+            shared_w2=self.ops.moe.prepare(read.fp8([shared + "w2"])),
         )
 
     def _experts(self, layer: int, prefixes: list[str]) -> ExpertWeights:
@@ -162,7 +162,7 @@ class Assembly:
             return self.shared[layer % self.expert_sets]
         w13 = self.read.experts([[p + "w1", p + "w3"] for p in prefixes])
         w2 = self.read.experts([[p + "w2"] for p in prefixes])
-        prepared: ExpertWeights = self.ops.experts.prepare(ExpertWeights(w13, w2))
+        prepared: ExpertWeights = self.ops.moe.prepare(ExpertWeights(w13, w2))
         if self.expert_sets:
             self.shared[layer] = prepared
         return prepared

@@ -6,12 +6,9 @@ because the weights come from it. Every expert is clamped, the shared one too.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from isobath.config import ModelConfig
-from isobath.model.aside import Aside
 from isobath.model.weights import MoeWeights
 from isobath.numerics.fp8 import Fp8Tensor
 from isobath.ops.experts import Summands
@@ -25,22 +22,21 @@ def moe(
     w: MoeWeights,
     config: ModelConfig,
     ops: OpTable,
-    aside: Aside,
 ) -> torch.Tensor | Summands:
     """x: [T, D], normed block input, and `quantized` as the experts take it. token_ids: int64 [T],
     -1 for padding. Returns [T, D] in x.dtype, or its Summands."""
-    limit = config.swiglu_limit
-    shared = aside(partial(ops.shared_expert, quantized, w.shared_w13, w.shared_w2, limit=limit))
-    experts, weights = ops.route(
+    y: torch.Tensor | Summands = ops.moe(
         x,
-        w.gate,
+        quantized,
         token_ids,
+        w.gate,
+        w.experts,
+        w.shared_w13,
+        w.shared_w2,
         bias=w.bias,
         table=w.table,
         k=config.num_experts_per_tok,
         scale=config.routed_scaling_factor,
-    )
-    y: torch.Tensor | Summands = ops.experts(
-        quantized, experts, weights, w.experts, shared(), limit=limit
+        limit=config.swiglu_limit,
     )
     return y

@@ -65,7 +65,7 @@ def forward(
         )
         mix = layer.ffn_hyper
         at = enter(y, at.streams, at.post, at.comb, mix.fn, mix.base, mix.scale, layer.ffn_norm)
-        y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops, aside)
+        y = moe(at.x, at.quantized, batch.token_ids, layer.ffn, config, ops)
         streams, post, comb = at.streams, at.post, at.comb
     streams = ops.hyper_expand(y, streams, post, comb)
     if batch.logits_rows is not None:

@@ -22,7 +22,10 @@ PARTS: tuple[str, ...] = (
     "query_norm_rope",
     "sparse_attention",
     "grouped_linear",
+    "route",
     "router",
+    "shared_expert",
+    "experts",
     "swiglu",
 )
 """Ops with contract, reference and cases that the model does not call: parts of fused ones."""
@@ -47,9 +50,7 @@ class OpTable:
     index_topk: Backend
     attend: Backend
     grouped_project: Backend
-    route: Backend
-    shared_expert: Backend
-    experts: Backend
+    moe: Backend
     hyper_expand: Backend
     hyper_head: Backend
 

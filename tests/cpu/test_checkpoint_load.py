@@ -175,10 +175,9 @@ def test_every_matrix_goes_through_the_prepare_of_the_op_that_reads_it(
         quantised += [attn.indexer.wq_b] if attn.indexer else []
         assert {prepared_by(m) for m in quantised} == {fp8}
         assert prepared_by(attn.wo_a) == "grouped_project"
-        assert prepared_by(ffn.gate) == "route"
-        assert prepared_by(ffn.shared_w13) == prepared_by(ffn.shared_w2) == "shared_expert"
+        block = (ffn.gate, ffn.shared_w13, ffn.shared_w2, ffn.experts)
+        assert {prepared_by(weight) for weight in block} == {"moe"}
         assert prepared_by(attn.compress_in) == (together or "linear" if layer.ratio else None)
-        assert prepared_by(ffn.experts) == "experts"
         assert isinstance(ffn.experts.weight, ExpertWeights)
         assert prepared_by(layer.attn_hyper.fn) == prepared_by(layer.ffn_hyper.fn) == "hyper_enter"
         vectors = (layer.attn_norm, layer.ffn_norm, attn.q_norm, attn.sink, layer.attn_hyper.base)

@@ -1,4 +1,4 @@
-"""route and experts in Triton's interpreter: right on their cases, and what their parts promise.
+"""moe and its parts in Triton's interpreter: right on their cases, and what they promise.
 
 Each test starts a process, because the interpreter is chosen when triton is first imported. This
 file is also what those processes run: `python -m tests.cpu.test_triton_moe CHECK`.
@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from isobath.errors import BackendUnavailable
 from isobath.numerics import OCP, fp8, mxfp4
 from isobath.ops.experts import ExpertWeights
 from isobath.ops.experts.packing import pack
+from isobath.ops.experts.tl_dispatch import tile_at
 from isobath.ops.table import contract
 from tests.support.interpreter import judged, repair
 
@@ -25,6 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 CASES = {
     "route": "one ragged odd_width pairs_tied nan_in exact_padding padding hash_padding",
     "experts": "one two_blocks padding_ragged negative_zero scale_spread nan_in exact_ragged",
+    "moe": "one ragged wide hash_ragged padding one_expert nan_in exact_padding",
 }
 
 
@@ -51,7 +55,7 @@ def test_minus_zero_is_packed_as_zero() -> None:
         assert not pack(mxfp4.Mxfp4Tensor(codes, scale), lanes, paired=True).words.any()
 
 
-@pytest.mark.parametrize("check", ["heights", "lanes", "dispatch"])
+@pytest.mark.parametrize("check", ["heights", "lanes", "buckets", "together"])
 def test_in_interpreter(check: str) -> None:
     command = [sys.executable, "-m", "tests.cpu.test_triton_moe", check]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -98,27 +102,75 @@ def lanes() -> None:
         assert torch.equal(first, _output(16))
 
 
-def dispatch() -> None:
-    """Pairs by expert and then by number, tiles that cover each expert's pairs once, exact rows."""
-    from isobath.ops.experts.triton_kernel import _dispatch, plan
+@triton.jit
+def tiles_kernel(counts, out, E: tl.constexpr, BINS: tl.constexpr, BM: tl.constexpr):
+    """Grid: tiles. out: int32 [tiles, 3], what tile_at() says of each."""
+    expert, first, rows = tile_at(counts, tl.program_id(0), E, BINS, BM)
+    tl.store(out + tl.program_id(0) * 3, expert)
+    tl.store(out + tl.program_id(0) * 3 + 1, first)
+    tl.store(out + tl.program_id(0) * 3 + 2, rows)
+
+
+def buckets() -> None:
+    """Every pair is in its expert's bucket once, tiles cover each bucket once, rows are exact."""
+    from isobath.ops.experts.triton_kernel import Buckets, _dispatch
+    from isobath.ops.tl_common import pow2
 
     for tokens, num_experts, k, height in ((1, 5, 3, 16), (53, 5, 3, 16), (300, 40, 6, 32)):
         x, chosen, *_ = _operands(tokens, num_experts, k)
         chosen[torch.rand(chosen.shape) < 0.2] = -1
         quantized = fp8.quantize(x, OCP, fp8.ACTIVATION_BLOCK)
-        tiles = plan(tokens, k, num_experts, "cpu", height)
-        rows, order, table = _dispatch(quantized, chosen, num_experts, tiles)
+        filled = Buckets.empty(num_experts, tokens, x.device)
+        filled.counts.zero_()
+        rows = _dispatch(quantized, chosen, filled)
         assert torch.equal(rows.float(), fp8.dequantize(quantized))
         flat = chosen.flatten()
-        wanted = torch.argsort(flat, stable=True)[(flat < 0).sum() :]
-        assert torch.equal(order[: len(wanted)].long(), wanted)
-        seen = []
+        wanted = [(flat == expert).nonzero().flatten().tolist() for expert in range(num_experts)]
+        assert filled.counts.tolist() == [len(pairs) for pairs in wanted]
+        for expert, pairs in enumerate(wanted):
+            assert sorted(filled.pairs[expert, : len(pairs)].tolist()) == pairs
+        tiles = num_experts + flat.numel() // height
+        table = torch.zeros(tiles, 3, dtype=torch.int32)
+        tiles_kernel[(tiles,)](
+            filled.counts, table, E=num_experts, BINS=pow2(num_experts), BM=height
+        )
+        covered = []
         for expert, first, count in table.tolist():
             assert count <= height
-            seen += [(expert, int(pair)) for pair in order[first : first + count]]
-        assert seen == [(int(flat[pair]), int(pair)) for pair in wanted]
+            covered += [(expert, first + i) for i in range(max(count, 0))]
+        assert covered == [(e, i) for e, pairs in enumerate(wanted) for i in range(len(pairs))]
+
+
+def together() -> None:
+    """moe gives the bits of its parts, for few tokens and many, learned and by table."""
+    from isobath.ops.measure import Subject
+    from isobath.ops.tl_common import LaunchTarget, assume
+
+    op = contract("moe")
+    parts = {
+        name: contract(name).backend("triton") for name in ("route", "shared_expert", "experts")
+    }
+    for name, kind in (("one", "cpu"), ("hash_ragged", "cpu"), ("ragged", "hip")):
+        case = next(case for case in op.cases() if case.name == name)
+        subject = Subject(op, op.backend("triton"), case, OCP, torch.device("cpu"))
+        with assume(LaunchTarget(kind, 1)):
+            args = subject.prepared(subject.build())
+            whole = op.backend("triton")(**args)
+            routing = {
+                n: args[n] for n in ("x", "gate", "token_ids", "bias", "table", "k", "scale")
+            }
+            chosen, weights = parts["route"](**routing)
+            w13, w2, limit = args["shared_w13"], args["shared_w2"], args["limit"]
+            shared = parts["shared_expert"](args["quantized"], w13, w2, limit=limit)
+            apart = parts["experts"](
+                args["quantized"], chosen, weights, args["expert_weights"], shared, limit=limit
+            )
+        assert torch.equal(whole.experts, apart.experts), name
+        assert torch.equal(whole.shared, apart.shared), name
+        assert torch.equal(whole.summed(), apart.summed()), name
 
 
 if __name__ == "__main__":
     repair()
-    {"heights": heights, "lanes": lanes, "dispatch": dispatch}[sys.argv[1]]()
+    checks = {"heights": heights, "lanes": lanes, "buckets": buckets, "together": together}
+    checks[sys.argv[1]]()

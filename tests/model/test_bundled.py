@@ -83,7 +83,7 @@ def mislabelled(ops: OpTable, names: tuple[str, ...]) -> OpTable:
 
 @pytest.mark.parametrize(
     ("names", "loss"),
-    [(("fp8_linear", "attention_in", "shared_expert"), 0.240), (("grouped_project",), 0.046)],
+    [(("fp8_linear", "attention_in", "moe"), 0.240), (("grouped_project",), 0.046)],
 )
 def test_weights_forced_through_in_the_wrong_dialect_cost_bits(
     right: float, names: tuple[str, ...], loss: float

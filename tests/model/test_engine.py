@@ -71,16 +71,6 @@ def test_a_shared_beginning_shorter_than_a_block_is_no_hit(parts: Parts) -> None
     assert serve(engine, {0: [request]})[1].cached == 0
 
 
-def test_beginnings_are_shared_among_requests_with_the_same_salt(parts: Parts) -> None:
-    engine = Engine(*parts, EngineConfig(num_pages=32))
-    tokens, told = tuple(PREFIX[:300]), []
-    for number, salt in enumerate(["", "a", "a", "b", "", "\udc80"]):
-        params = replace(SIX, cache_salt=salt)
-        told.append(serve(engine, {0: [Request(number, tokens, params)]})[number])
-    assert [got.cached for got in told] == [0, 0, 256, 0, 256, 0]
-    assert all(got.tokens == told[0].tokens for got in told)
-
-
 def test_under_pressure_the_least_recently_used_prefix_goes(parts: Parts) -> None:
     """Eight pages: A, B and C keep two each; A is used again, so D evicts B. Whoever comes back
     gets the same logits, by a hit or by computing again."""
@@ -130,17 +120,17 @@ def test_an_exhausted_pool_preempts_and_every_request_gets_its_tokens(parts: Par
 
 
 def test_an_op_that_raises_fails_its_step_and_no_other(parts: Parts) -> None:
-    """The router breaks once, while two of three requests are in the step."""
+    """The experts break once, while two of three requests are in the step."""
     config, weights, ops, device = parts
     broken = []
 
-    def route(*args, **kwargs):
+    def moe(*args, **kwargs):
         if broken:
             broken.pop()
             raise RuntimeError("planted")
-        return ops.route.call(*args, **kwargs)
+        return ops.moe.call(*args, **kwargs)
 
-    table = replace(ops, route=Backend("route", "breaks", route, ops.route.prepare))
+    table = replace(ops, moe=Backend("moe", "breaks", moe, ops.moe.prepare))
     engine = Engine(config, weights, table, device, EngineConfig(num_pages=32, check="step"))
     params = SamplingParams(max_tokens=8, ignore_eos=True)
     requests = [Request(i, tuple(PREFIX[i : i + 40]), params) for i in range(3)]

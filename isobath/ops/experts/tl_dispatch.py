@@ -1,7 +1,10 @@
 """Before the expert products: who goes where.
 
-Pairs (token, slot) are numbered token * k + slot. Sorting is by counting, with nothing that depends
-on which program runs first: the order is by expert, then by pair. All grids follow from T.
+Pairs (token, slot) are numbered token * k + slot. Every expert has a bucket with room for all
+tokens, and a count of the pairs in it. A pair takes the next free place of its expert's bucket, so
+the order in a bucket depends on which program runs first; no result does, because a row of a
+product depends on no other row, and is stored where its pair's number says. All grids follow from
+T. Counts are zero before the first pair is placed.
 """
 
 # mypy: ignore-errors
@@ -14,74 +17,66 @@ from isobath.ops.tl_common import ue8m0_decode
 
 
 @triton.jit
+def place(counts, buckets, expert, pair, room, mask):
+    """Put pairs into the buckets of their experts, where `mask` is set. counts: int32 [E]. buckets:
+    int32 [E, room]."""
+    at = tl.atomic_add(counts + expert, 1, mask=mask, sem="relaxed")
+    tl.store(buckets + expert.to(tl.int64) * room + at, pair, mask=mask & (at < room))
+
+
+@triton.jit
+def decode_row(codes, scale, rows, token, WIDTH, SPAN: tl.constexpr, FP8: tl.constexpr,
+               GROUP: tl.constexpr):  # fmt: skip
+    """The exact bf16 values of one FP8 activation row. SPAN: the power of two at or above WIDTH."""
+    col = tl.arange(0, SPAN)
+    inside = col < WIDTH
+    code = tl.load(codes + token * WIDTH + col, mask=inside, other=0).to(FP8, bitcast=True)
+    byte = tl.load(scale + token * (WIDTH // GROUP) + col // GROUP, mask=inside, other=127)
+    value = code.to(tl.float32) * ue8m0_decode(byte)
+    tl.store(rows + token * WIDTH + col, value.to(tl.bfloat16), mask=inside)
+
+
+@triton.jit
+def tile_at(counts, tile, E: tl.constexpr, BINS: tl.constexpr, BM: tl.constexpr):
+    """Tile `tile` of all experts' tiles of up to BM pairs, expert by expert: (int64 expert, first
+    place in its bucket, pairs), no pairs past the last tile. BINS: a power of two, at least E."""
+    bins = tl.arange(0, BINS)
+    count = tl.load(counts + bins, mask=bins < E, other=0)
+    heights = (count + BM - 1) // BM
+    ends = tl.cumsum(heights, 0)
+    expert = tl.sum((ends <= tile).to(tl.int32), 0)
+    mine = bins == expert
+    first = (tile - tl.sum(tl.where(mine, ends - heights, 0), 0)) * BM
+    return expert.to(tl.int64), first, tl.minimum(tl.sum(tl.where(mine, count, 0), 0) - first, BM)
+
+
+@triton.jit
 def dispatch(
     experts,
-    order,
-    tiles,
+    counts,
+    buckets,
     codes,
     scale,
     rows,
     num_pairs,
-    num_tiles,
-    E: tl.constexpr,
-    BINS: tl.constexpr,
+    room,
     CHUNK: tl.constexpr,
-    BM: tl.constexpr,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
     FP8: tl.constexpr,
     GROUP: tl.constexpr,
     PLAIN: tl.constexpr,
 ):
-    """Programs below E each place the pairs of one expert; program E closes the tile table; those
-    after it each decode one activation row.
+    """Programs: chunks of pairs, placed; then, unless PLAIN, one for each FP8 row to decode.
 
-    experts: int64 [pairs], -1 nowhere. order: int32 [pairs], pairs by expert, the valid ones first.
-    tiles: int32 [num_tiles, 3], (expert, first place in order, rows), rows 0 past the last. codes,
-    scale: FP8 activations as bytes. rows: bf16 [T, WIDTH], their exact values. SPAN: the power of
-    two at or above WIDTH.
+    experts: int64 [pairs], -1 nowhere. counts, buckets: see place(). codes, scale: FP8 activations
+    as bytes. rows: bf16 [T, WIDTH].
     """
-    pid = tl.program_id(0)
-    if pid > E:
-        if not PLAIN:  # float32 rows are read as they are: there is no such program
-            token = (pid - E - 1).to(tl.int64)
-            col = tl.arange(0, SPAN)
-            inside = col < WIDTH
-            code = tl.load(codes + token * WIDTH + col, mask=inside, other=0).to(FP8, bitcast=True)
-            byte = tl.load(scale + token * (WIDTH // GROUP) + col // GROUP, mask=inside, other=127)
-            value = code.to(tl.float32) * ue8m0_decode(byte)
-            tl.store(rows + token * WIDTH + col, value.to(tl.bfloat16), mask=inside)
-    else:
-        lane = tl.arange(0, CHUNK)
-        bins = tl.arange(0, BINS)
-        counts = tl.zeros([BINS], tl.int32)
-        for start in range(0, num_pairs, CHUNK):
-            at = start + lane
-            chosen = tl.load(experts + at, mask=at < num_pairs, other=-1).to(tl.int32)
-            counts += tl.histogram(tl.where(chosen < 0, BINS - 1, chosen), BINS)
-        counts = tl.where(bins < E, counts, 0)
-        heights = (counts + BM - 1) // BM
-        before = bins < pid
-        tile = tl.sum(tl.where(before, heights, 0))
-        if pid == E:
-            for start in range(tile, num_tiles, CHUNK):
-                at = start + lane
-                tl.store(tiles + at * 3 + 2, tl.zeros([CHUNK], tl.int32), mask=at < num_tiles)
-        else:
-            count = tl.sum(tl.where(bins == pid, counts, 0))
-            first = tl.sum(tl.where(before, counts, 0))
-            for start in range(0, tl.cdiv(count, BM), CHUNK):
-                at = start + lane
-                inside = at < tl.cdiv(count, BM)
-                entry = tiles + (tile + at) * 3
-                tl.store(entry, tl.zeros([CHUNK], tl.int32) + pid, mask=inside)
-                tl.store(entry + 1, first + at * BM, mask=inside)
-                tl.store(entry + 2, tl.minimum(count - at * BM, BM), mask=inside)
-            if count > 0:
-                for start in range(0, num_pairs, CHUNK):
-                    at = start + lane
-                    chosen = tl.load(experts + at, mask=at < num_pairs, other=-1).to(tl.int32)
-                    mine = (chosen == pid).to(tl.int32)
-                    place = first + tl.cumsum(mine, 0) - 1
-                    tl.store(order + place, at, mask=mine != 0)
-                    first += tl.sum(mine)
+    program = tl.program_id(0)
+    chunks = tl.cdiv(num_pairs, CHUNK)
+    if program < chunks:
+        pair = program * CHUNK + tl.arange(0, CHUNK)
+        expert = tl.load(experts + pair, mask=pair < num_pairs, other=-1)
+        place(counts, buckets, tl.maximum(expert, 0), pair, room, expert >= 0)
+    elif not PLAIN:
+        decode_row(codes, scale, rows, (program - chunks).to(tl.int64), WIDTH, SPAN, FP8, GROUP)

@@ -16,6 +16,7 @@ constants because ptxas serialises the matrix instructions of a loop that might 
 import triton
 import triton.language as tl
 
+from isobath.ops.experts.tl_dispatch import tile_at
 from isobath.ops.tl_common import quantize_groups, sigmoid, ue8m0_decode
 
 
@@ -118,15 +119,18 @@ def product(
 @triton.jit
 def gate_up(
     x,
-    order,
-    tiles,
+    counts,
+    buckets,
     weights,
     w13,
     scale,
     hidden,
     k,
+    room,
     lift,
     limit,
+    E: tl.constexpr,
+    BINS: tl.constexpr,
     WIDTH: tl.constexpr,
     INNER: tl.constexpr,
     BM: tl.constexpr,
@@ -138,21 +142,18 @@ def gate_up(
     QUANT_MAX: tl.constexpr,
     FP8: tl.constexpr,
 ):
-    """hidden[place] = q(silu(min(gate, limit)) * clamp(up) * weight) for 128 of its columns.
+    """hidden[pair] = q(silu(min(gate, limit)) * clamp(up) * weight) for 128 of its columns.
 
-    x: bf16 [T, WIDTH], or float32. hidden: as x, [pairs, INNER], in the order of `order`; rounded
-    to bf16 and then to what FP8 with one scale a 128 can hold, so exact in bf16. ROWS: 256, gate
-    and up in one pass over K; or 128, one after the other.
+    x: bf16 [T, WIDTH], or float32. counts, buckets, room, E, BINS: of tile_at(). hidden: as x,
+    [pairs, INNER]; rounded to bf16 and then to what FP8 with one scale a 128 can hold, so exact in
+    bf16. ROWS: 256, gate and up in one pass over K; or 128, one after the other.
     """
     BLOCKS: tl.constexpr = INNER // 128
-    entry = tiles + (tl.program_id(0) // BLOCKS) * 3
     block = tl.program_id(0) % BLOCKS
-    rows = tl.load(entry + 2)
+    expert, first, rows = tile_at(counts, tl.program_id(0) // BLOCKS, E, BINS, BM)
     if rows > 0:
-        expert = tl.load(entry).to(tl.int64)
-        first = tl.load(entry + 1)
         m = tl.arange(0, BM)
-        pair = tl.load(order + first + m, mask=m < rows, other=0)
+        pair = tl.load(buckets + expert * room + first + tl.where(m < rows, m, 0))
         tokens = x + (pair // k).to(tl.int64)[None, :] * WIDTH + tl.arange(0, BK)[:, None]
         turn = tl.arange(0, ROWS)
         if PLAIN:
@@ -171,26 +172,28 @@ def gate_up(
         gate = tl.where(gate > limit, limit, gate)  # a comparison keeps NaN
         up = up * lift
         up = tl.where(up > limit, limit, tl.where(up < -limit, -limit, up))
-        factor = tl.load(weights + pair, mask=m < rows, other=0.0)
+        factor = tl.load(weights + pair)
         value = tl.trans(gate * sigmoid(gate) * up * factor[None, :])
         if not PLAIN:
             codes, byte = quantize_groups(value.to(tl.bfloat16).to(tl.float32), QUANT_MAX, FP8)
             value = codes.to(FP8, bitcast=True).to(tl.float32) * ue8m0_decode(byte)[:, None]
-        place = (first + m).to(tl.int64)[:, None]
         column = block * 128 + tl.arange(0, 128)[None, :]
-        out = hidden + place * INNER + column
+        out = hidden + pair.to(tl.int64)[:, None] * INNER + column
         tl.store(out, value.to(hidden.dtype.element_ty), mask=(m < rows)[:, None])
 
 
 @triton.jit
 def down(
     hidden,
-    order,
-    tiles,
+    counts,
+    buckets,
     w2,
     scale,
     products,
+    room,
     lift,
+    E: tl.constexpr,
+    BINS: tl.constexpr,
     WIDTH: tl.constexpr,
     INNER: tl.constexpr,
     BM: tl.constexpr,
@@ -200,24 +203,20 @@ def down(
     WGMMA: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
-    """products[pair] = w2 of its expert times hidden[place], for ROWS of its columns: [pairs,
-    WIDTH]. ROWS: 128, or 256 where it divides WIDTH."""
+    """products[pair] = w2 of its expert times hidden[pair], for ROWS of its columns: [pairs,
+    WIDTH]. ROWS: 128, or 256 where it divides WIDTH. The rest as gate_up()."""
     BLOCKS: tl.constexpr = WIDTH // ROWS
-    entry = tiles + (tl.program_id(0) // BLOCKS) * 3
     block = tl.program_id(0) % BLOCKS
-    rows = tl.load(entry + 2)
+    expert, first, rows = tile_at(counts, tl.program_id(0) // BLOCKS, E, BINS, BM)
     if rows > 0:
-        expert = tl.load(entry).to(tl.int64)
-        first = tl.load(entry + 1)
         m = tl.arange(0, BM)
-        place = first + tl.where(m < rows, m, 0)
-        tokens = hidden + place.to(tl.int64)[None, :] * INNER + tl.arange(0, BK)[:, None]
+        pair = tl.load(buckets + expert * room + first + tl.where(m < rows, m, 0)).to(tl.int64)
+        tokens = hidden + pair[None, :] * INNER + tl.arange(0, BK)[:, None]
         column = block * ROWS + tl.arange(0, ROWS)
         row = expert * WIDTH + column
         if not PLAIN:  # tiles of 128 rows, all of K for one before the next
             row = row // 128 * INNER + row % 128
         total = product(w2, scale, row, tokens, ROWS, 128, BM, INNER, BK, PLAIN, WGMMA, NATIVE)
-        pair = tl.load(order + first + m, mask=m < rows, other=0).to(tl.int64)
         out = products + pair[None, :] * WIDTH + column[:, None]
         value = (total * lift).to(products.dtype.element_ty)
         tl.store(out, value, mask=(m < rows)[None, :])

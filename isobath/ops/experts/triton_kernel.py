@@ -1,5 +1,5 @@
-"""experts on a GPU: sort, gate and up, down; three launches, all grids known from T. Who reads the
-result adds it up: see ops/tl_hyper.py.
+"""experts on a GPU: buckets, gate and up, down; all grids known from T. Who reads the result adds
+it up: see ops/tl_hyper.py. The op `moe` fills the buckets itself and shares the products.
 
 The tile height (tokens a program multiplies) follows the tokens an expert can expect, from T, k and
 E alone, so a captured step keeps it. It changes no result: K is summed in one order at any height.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from isobath.numerics.dialect import OCP
+from isobath.numerics.dialect import OCP, Dialect
 from isobath.numerics.fp8 import ACTIVATION_BLOCK, Fp8Tensor
 from isobath.numerics.mxfp4 import Mxfp4Tensor
 from isobath.ops.experts import ExpertWeights, Summands
@@ -63,6 +63,8 @@ nor need more than 64 KiB of LDS, through which its widened weights pass (Triton
 DEPTHS = {"cuda": TILE, "hip": TILE // 2}
 """K a step, by kind; PLAIN_DEPTH for float32 products."""
 PLAIN_DEPTH = 32
+DISPATCH_CHUNK = 512
+"""Most pairs that a program places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,92 +123,121 @@ def experts(
     *,
     limit: float,
 ) -> Summands:
-    plain = not isinstance(x, Fp8Tensor)
-    source = x if isinstance(x, torch.Tensor) else x.data
-    (tokens, width), k = source.shape, experts.shape[1]
-    dtype = torch.float32 if plain else torch.bfloat16
-    if not tokens:
-        nothing = source.new_empty(0, k, width, dtype=torch.float32)
-        return Summands(nothing, experts, shared, dtype)
     experts, weights = experts.contiguous(), weights.contiguous()
+    num_experts, tokens = expert_weights.w2.shape[0], len(experts)
+    buckets = Buckets.empty(num_experts, tokens, experts.device)
+    buckets.counts.zero_()
+    rows = _dispatch(x, experts, buckets)
+    dialect = x.dialect if isinstance(x, Fp8Tensor) else OCP
+    return multiply(
+        rows, buckets, experts, weights, expert_weights, shared, dialect=dialect, limit=limit
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Pairs by expert, see tl_dispatch.py. counts: int32 [E]. pairs: int32 [E, room]."""
+
+    counts: torch.Tensor
+    pairs: torch.Tensor
+
+    @staticmethod
+    def empty(num_experts: int, room: int, device: torch.device) -> Buckets:
+        """Neither counted nor zeroed yet."""
+        counts = torch.empty(num_experts, dtype=torch.int32, device=device)
+        return Buckets(counts, counts.new_empty(num_experts, room))
+
+
+def multiply(
+    rows: torch.Tensor,
+    buckets: Buckets,
+    experts: torch.Tensor,
+    weights: torch.Tensor,
+    expert_weights: Prepared,
+    shared: torch.Tensor | None,
+    *,
+    dialect: Dialect,
+    limit: float,
+) -> Summands:
+    """Launch both products of activation rows [T, D], bf16 (decoded FP8) or plain float32, whose
+    pairs are in their buckets. experts: int64 [T, k]. weights: float32 [T, k]."""
+    (tokens, width), k = rows.shape, experts.shape[1]
     num_experts, inner = expert_weights.w2.shape[0], expert_weights.w2.shape[2]
-    kind = target_of(source).kind
-    height = PLAIN_HEIGHT if plain else expert_weights.height
-    tiles = plan(tokens, k, num_experts, kind, height)
-    rows, order, table = _dispatch(x, experts, num_experts, tiles)
+    plain, kind = rows.dtype == torch.float32, target_of(rows).kind
+    dtype = torch.float32 if plain else torch.bfloat16
+    products = rows.new_empty(tokens, k, width, dtype=torch.float32)
+    if not tokens:
+        return Summands(products, experts, shared, dtype)
+    tiles = plan(tokens, k, num_experts, kind, PLAIN_HEIGHT if plain else expert_weights.height)
     common = {
+        "E": num_experts,
+        "BINS": pow2(num_experts),
         "WIDTH": width,
         "INNER": inner,
         "BM": tiles.height,
         "BK": PLAIN_DEPTH if plain else tiles.depth,
         "PLAIN": plain,
     }
-    dialect = x.dialect if isinstance(x, Fp8Tensor) else OCP
     hidden = rows.new_empty(tokens * k, inner)
     gate_up[(tiles.num_tiles * (inner // TILE),)](
         rows,
-        order,
-        table,
+        buckets.counts,
+        buckets.pairs,
         weights,
         *_operands(expert_weights.w13),
         hidden,
         k,
+        buckets.pairs.shape[1],
         _lift(expert_weights.w13),
         limit,
         **_form(tiles.gate_up, expert_weights.w13, kind),
         **common,
         **fp8_of(dialect),
     )
-    products = rows.new_empty(tokens * k, width, dtype=torch.float32)
     down[(tiles.num_tiles * (width // tiles.down.rows),)](
         hidden,
-        order,
-        table,
+        buckets.counts,
+        buckets.pairs,
         *_operands(expert_weights.w2),
         products,
+        buckets.pairs.shape[1],
         _lift(expert_weights.w2),
         **_form(tiles.down, expert_weights.w2, kind),
         **common,
     )
-    return Summands(products.view(tokens, k, width), experts, shared, dtype)
+    return Summands(products, experts, shared, dtype)
 
 
-def _dispatch(
-    x: Fp8Tensor | torch.Tensor, experts: torch.Tensor, num_experts: int, tiles: TilePlan
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(activation rows as the products read them, pairs by expert, tile table)."""
-    pairs = experts.numel()
-    order = experts.new_empty(pairs, dtype=torch.int32)
-    table = experts.new_empty(tiles.num_tiles, 3, dtype=torch.int32)
+def _dispatch(x: Fp8Tensor | torch.Tensor, experts: torch.Tensor, buckets: Buckets) -> torch.Tensor:
+    """Fill the buckets; the activation rows as the products read them."""
+    pairs, chunk = experts.numel(), min(DISPATCH_CHUNK, max(64, pow2(experts.numel())))
     if isinstance(x, Fp8Tensor):
         codes, scale, dialect = x.data.view(torch.uint8), x.scale, x.dialect
         rows = codes.new_empty(codes.shape, dtype=torch.bfloat16)
         decoded = len(codes)
     else:
-        codes = scale = rows = x
+        codes = scale = rows = x.contiguous()
         dialect, decoded = OCP, 0
     width = codes.shape[1]
-    dispatch[(num_experts + 1 + decoded,)](
-        experts,
-        order,
-        table,
-        codes,
-        scale,
-        rows,
-        pairs,
-        tiles.num_tiles,
-        E=num_experts,
-        BINS=pow2(num_experts + 1),
-        CHUNK=min(2048, max(64, pow2(pairs))),
-        BM=tiles.height,
-        WIDTH=width,
-        SPAN=pow2(width),
-        FP8=fp8_of(dialect)["FP8"],
-        GROUP=ACTIVATION_BLOCK[1],
-        PLAIN=decoded == 0,
-        num_warps=4,
-    )
-    return rows, order, table
+    if pairs:
+        dispatch[(-(-pairs // chunk) + decoded,)](
+            experts,
+            buckets.counts,
+            buckets.pairs,
+            codes,
+            scale,
+            rows,
+            pairs,
+            len(experts),
+            CHUNK=chunk,
+            WIDTH=width,
+            SPAN=pow2(width),
+            FP8=fp8_of(dialect)["FP8"],
+            GROUP=ACTIVATION_BLOCK[1],
+            PLAIN=decoded == 0,
+            num_warps=4,
+        )
+    return rows
 
 
 def _prepare(weight: Mxfp4Tensor | torch.Tensor, *, paired: bool) -> Packed | torch.Tensor:

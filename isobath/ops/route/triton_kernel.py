@@ -11,34 +11,41 @@ import torch
 import triton
 import triton.language as tl
 
-from isobath.ops.tl_common import pow2
+from isobath.ops.tl_common import pow2, target_of
 
 SLICE = 512
 EXPERTS_A_TILE = 64
+STAGES = {"cuda": 3, "hip": 2, "cpu": 1}
+STEP, PLAIN_STEP = 128, 32
+"""K a step, in bf16 and in float32."""
 TOKENS_A_TILE = ((128, 16), (1 << 62, 64))
 """(tokens of the batch, at most; tokens a tile)."""
 
 
 @triton.jit
-def gate_slices(
+def gate_tile(
     x,
     gate,
     partial,
     tokens,
+    token_tile,
+    expert_tile,
+    slice,
     E: tl.constexpr,
     WIDTH: tl.constexpr,
     SLICE: tl.constexpr,
     BE: tl.constexpr,
     BT: tl.constexpr,
     BK: tl.constexpr,
+    STAGES: tl.constexpr,
     PLAIN: tl.constexpr,
 ):
     """partial[slice, t, e] = the part of x[t] . gate[e] in this slice of K: float32."""
-    token = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
-    expert = tl.program_id(1) * BE + tl.arange(0, BE)
-    first = tl.program_id(2) * SLICE
+    token = token_tile.to(tl.int64) * BT + tl.arange(0, BT)
+    expert = expert_tile * BE + tl.arange(0, BE)
+    first = slice * SLICE
     total = tl.zeros([BE, BT], tl.float32)
-    for step in range(0, SLICE // BK):
+    for step in tl.range(0, SLICE // BK, num_stages=STAGES):
         k = first + step * BK + tl.arange(0, BK)
         inside = k < WIDTH
         rows = tl.load(
@@ -54,8 +61,30 @@ def gate_slices(
         if PLAIN:
             rows, columns = rows.to(tl.float32), columns.to(tl.float32)
         total = tl.dot(rows, columns, total, input_precision="ieee")
-    out = partial + (tl.program_id(2) * tokens + token[None, :]) * E + expert[:, None]
+    out = partial + (slice.to(tl.int64) * tokens + token[None, :]) * E + expert[:, None]
     tl.store(out, total, mask=(expert < E)[:, None] & (token < tokens)[None, :])
+
+
+@triton.jit
+def gate_slices(
+    x,
+    gate,
+    partial,
+    tokens,
+    E: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SLICE: tl.constexpr,
+    BE: tl.constexpr,
+    BT: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+    PLAIN: tl.constexpr,
+):
+    """Grid: token tiles, expert tiles, slices of gate_tile()."""
+    gate_tile(
+        x, gate, partial, tokens, tl.program_id(0), tl.program_id(1), tl.program_id(2), E, WIDTH,
+        SLICE, BE, BT, BK, STAGES, PLAIN,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -81,15 +110,13 @@ def descending(score, lane, SPAN: tl.constexpr):
 
 
 @triton.jit
-def choose(
+def chosen_by(
+    token,
     partial,
     token_ids,
     bias,
     table,
-    experts,
-    weights,
     tokens,
-    scale,
     E: tl.constexpr,
     SPAN: tl.constexpr,
     SLICES: tl.constexpr,
@@ -97,8 +124,8 @@ def choose(
     SLOTS: tl.constexpr,
     HASHED: tl.constexpr,
 ):
-    """One token: scores, its TOP_K experts by s + bias or by the table, weights s / sum * scale."""
-    token = tl.program_id(0).to(tl.int64)
+    """One token: scores, its TOP_K experts by s + bias or by the table, weights s / sum. Returns
+    (experts int64 [SLOTS], -1 in a padding lane; weights float32 [SLOTS], 0 there)."""
     lane = tl.arange(0, SPAN)
     slot = tl.arange(0, SLOTS)
     inside = lane < E
@@ -127,14 +154,44 @@ def choose(
         value = tl.where(slot == i, one, value)
         total += one
     padding = token_id < 0
-    at = token * TOP_K + slot
-    tl.store(experts + at, tl.where(padding, -1, chosen), mask=slot < TOP_K)
-    tl.store(weights + at, tl.where(padding, 0.0, value / total * scale), mask=slot < TOP_K)
+    return tl.where(padding, -1, chosen), tl.where(padding, 0.0, value / total)
+
+
+@triton.jit
+def choose(
+    partial,
+    token_ids,
+    bias,
+    table,
+    experts,
+    weights,
+    tokens,
+    scale,
+    E: tl.constexpr,
+    SPAN: tl.constexpr,
+    SLICES: tl.constexpr,
+    TOP_K: tl.constexpr,
+    SLOTS: tl.constexpr,
+    HASHED: tl.constexpr,
+):
+    """Grid: tokens, each of which chosen_by() chooses for."""
+    token = tl.program_id(0).to(tl.int64)
+    chosen, value = chosen_by(
+        token, partial, token_ids, bias, table, tokens, E, SPAN, SLICES, TOP_K, SLOTS, HASHED
+    )
+    slot = tl.arange(0, SLOTS)
+    tl.store(experts + token * TOP_K + slot, chosen, mask=slot < TOP_K)
+    tl.store(weights + token * TOP_K + slot, value * scale, mask=slot < TOP_K)
 
 
 def prepare(gate: torch.Tensor) -> torch.Tensor:
     """[E, D], bf16 or float32, as it is."""
     return gate.contiguous()
+
+
+def tokens_a_tile(tokens: int) -> int:
+    """Of a bf16 gate_tile(), in a batch of `tokens`."""
+    return next(tile for limit, tile in TOKENS_A_TILE if tokens <= limit)
 
 
 def route(
@@ -156,7 +213,7 @@ def route(
     plain = x.dtype == torch.float32 or gate.dtype == torch.float32
     slices = triton.cdiv(width, SLICE)
     partial = weights.new_empty(slices, tokens, num_experts)
-    tile = 16 if plain else next(tile for limit, tile in TOKENS_A_TILE if tokens <= limit)
+    tile = 16 if plain else tokens_a_tile(tokens)
     gate_slices[(triton.cdiv(tokens, tile), triton.cdiv(num_experts, EXPERTS_A_TILE), slices)](
         x,
         gate,
@@ -167,10 +224,10 @@ def route(
         SLICE=SLICE,
         BE=EXPERTS_A_TILE,
         BT=tile,
-        BK=32 if plain else 128,
+        BK=PLAIN_STEP if plain else STEP,
+        STAGES=STAGES[target_of(x).kind],
         PLAIN=plain,
         num_warps=4,
-        num_stages=3,
     )
     unused = weights
     choose[(tokens,)](

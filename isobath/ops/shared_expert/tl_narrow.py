@@ -36,8 +36,9 @@ def gated_bf16(gate, up, limit):
     return gated(gate, up, limit).to(tl.bfloat16)
 
 
-@triton.jit(do_not_specialize=["T"])
-def narrow_hidden_kernel(
+@triton.jit
+def narrow_hidden_tile(
+    pid,
     x,
     x_scale,
     w,
@@ -57,14 +58,14 @@ def narrow_hidden_kernel(
     QUANT_MAX: tl.constexpr,
     FP8: tl.constexpr,
 ):
-    """As wide_hidden_kernel with ROWS / 2 gate rows and as many up rows a tile, weights on the
-    left. hidden: bf16 [T, HIDDEN]. Without QUANTIZE codes, scale and counter are not touched.
-    Grid: token tiles x tiles of hidden values."""
+    """As wide_hidden_tile with ROWS / 2 gate rows and as many up rows a tile, weights on the left.
+    hidden: bf16 [T, HIDDEN]. Without QUANTIZE codes, scale and counter are not touched. Tiles:
+    token tiles x tiles of hidden values."""
     HALF: tl.constexpr = ROWS // 2
     BLOCKS: tl.constexpr = K // 128
     STEPS: tl.constexpr = BLOCKS // LANES
     IN_SLICE: tl.constexpr = SLICE // BLOCK_K
-    token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), HIDDEN // HALF)
+    token_tile, row_tile = tile_of(pid, tl.cdiv(T, TOKENS), HIDDEN // HALF)
     first_token = token_tile.to(tl.int64) * TOKENS
     tokens, live = lane_rows(first_token, T, TOKENS, LANES)
     lane = tl.arange(0, LANES * TOKENS) // TOKENS
@@ -124,7 +125,36 @@ def narrow_hidden_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def narrow_down_kernel(
+def narrow_hidden_kernel(
+    x,
+    x_scale,
+    w,
+    w_scale,
+    hidden,
+    codes,
+    scale,
+    counter,
+    limit,
+    T,
+    HIDDEN: tl.constexpr,
+    K: tl.constexpr,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+    QUANTIZE: tl.constexpr,
+    QUANT_MAX: tl.constexpr,
+    FP8: tl.constexpr,
+):
+    """Grid: the tiles of narrow_hidden_tile()."""
+    narrow_hidden_tile(
+        tl.program_id(0), x, x_scale, w, w_scale, hidden, codes, scale, counter, limit, T, HIDDEN,
+        K, TOKENS, ROWS, LANES, QUANTIZE, QUANT_MAX, FP8,
+    )  # fmt: skip
+
+
+@triton.jit
+def narrow_down_tile(
+    pid,
     hidden,
     w,
     w_scale,
@@ -140,9 +170,9 @@ def narrow_down_kernel(
     FP8: tl.constexpr,
 ):
     """fp8_linear of bf16 `hidden` [T, K], quantised a block of K at a time as it is read, with w:
-    FP8 [N, K]. out: bf16 [T, N]. Grid: token tiles x weight tiles."""
+    FP8 [N, K]. out: bf16 [T, N]. Tiles: token tiles x weight tiles."""
     STEPS: tl.constexpr = K // BLOCK_K
-    token_tile, row_tile = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), tl.cdiv(N, ROWS))
+    token_tile, row_tile = tile_of(pid, tl.cdiv(T, TOKENS), tl.cdiv(N, ROWS))
     first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
     first_row, rows = rows_of(row_tile, N, ROWS, EVEN_N)
     hidden += first_token * K
@@ -164,6 +194,29 @@ def narrow_down_kernel(
                 total += acc
                 acc = tl.zeros_like(acc)
     store_tile(out, N, total + acc, first_token, T, first_row, N, TOKENS, ROWS, True)
+
+
+@triton.jit(do_not_specialize=["T"])
+def narrow_down_kernel(
+    hidden,
+    w,
+    w_scale,
+    out,
+    T,
+    N,
+    K: tl.constexpr,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+    EVEN_T: tl.constexpr,
+    EVEN_N: tl.constexpr,
+    QUANT_MAX: tl.constexpr,
+    FP8: tl.constexpr,
+):
+    """Grid: the tiles of narrow_down_tile()."""
+    narrow_down_tile(
+        tl.program_id(0), hidden, w, w_scale, out, T, N, K, TOKENS, ROWS, EVEN_T, EVEN_N, QUANT_MAX,
+        FP8,
+    )  # fmt: skip
 
 
 def launch_narrow(

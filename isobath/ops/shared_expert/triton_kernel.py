@@ -51,6 +51,44 @@ WIDTH = 512
 """Hidden values a program of the plain gate."""
 
 
+@triton.jit
+def wide_hidden_tile(
+    pid,
+    x,
+    x_scale,
+    w,
+    w_scale,
+    codes,
+    scale,
+    limit,
+    T,
+    HIDDEN: tl.constexpr,
+    K: tl.constexpr,
+    TOKENS: tl.constexpr,
+    EVEN_T: tl.constexpr,
+    QUANT_MAX: tl.constexpr,
+    FP8: tl.constexpr,
+):
+    """Tile `pid` of token tiles x groups of 128 hidden values. x: FP8 [T, K], w: FP8 [2 * HIDDEN,
+    K]; codes: uint8 [T, HIDDEN], scale: UE8M0 bytes [T, HIDDEN / 128]."""
+    GROUPS: tl.constexpr = HIDDEN // 128
+    BLOCKS: tl.constexpr = K // 128
+    token_tile, group = tile_of(pid, tl.cdiv(T, TOKENS), GROUPS)
+    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
+    first_row, rows = rows_of(group, HIDDEN, 128, True)
+    gate_at, gate_scale = w + first_row * K, w_scale + group * BLOCKS
+    up_at, up_scale = gate_at + HIDDEN * K, gate_scale + GROUPS * BLOCKS
+    x += first_token * K
+    x_scale += first_token * BLOCKS
+    gate, up = fp8_product_pair(x, x_scale, tokens, gate_at, gate_scale, up_at, up_scale, rows, K)
+    hidden = gated_bf16(gate, up, limit).to(tl.float32)
+    code, byte = quantize_groups(hidden, QUANT_MAX, FP8)
+    token = first_token + tl.arange(0, TOKENS)
+    at = codes + token[:, None] * HIDDEN + first_row + tl.arange(0, 128)[None, :]
+    tl.store(at, code, mask=token[:, None] < T)
+    tl.store(scale + token * GROUPS + group, byte.to(tl.uint8), mask=token < T)
+
+
 @triton.jit(do_not_specialize=["T"])
 def wide_hidden_kernel(
     x,
@@ -68,24 +106,11 @@ def wide_hidden_kernel(
     QUANT_MAX: tl.constexpr,
     FP8: tl.constexpr,
 ):
-    """x: FP8 [T, K], w: FP8 [2 * HIDDEN, K]; codes: uint8 [T, HIDDEN], scale: UE8M0 bytes
-    [T, HIDDEN / 128]. Grid: token tiles x groups of 128 hidden values."""
-    GROUPS: tl.constexpr = HIDDEN // 128
-    BLOCKS: tl.constexpr = K // 128
-    token_tile, group = tile_of(tl.program_id(0), tl.cdiv(T, TOKENS), GROUPS)
-    first_token, tokens = rows_of(token_tile, T, TOKENS, EVEN_T)
-    first_row, rows = rows_of(group, HIDDEN, 128, True)
-    gate_at, gate_scale = w + first_row * K, w_scale + group * BLOCKS
-    up_at, up_scale = gate_at + HIDDEN * K, gate_scale + GROUPS * BLOCKS
-    x += first_token * K
-    x_scale += first_token * BLOCKS
-    gate, up = fp8_product_pair(x, x_scale, tokens, gate_at, gate_scale, up_at, up_scale, rows, K)
-    hidden = gated_bf16(gate, up, limit).to(tl.float32)
-    code, byte = quantize_groups(hidden, QUANT_MAX, FP8)
-    token = first_token + tl.arange(0, TOKENS)
-    at = codes + token[:, None] * HIDDEN + first_row + tl.arange(0, 128)[None, :]
-    tl.store(at, code, mask=token[:, None] < T)
-    tl.store(scale + token * GROUPS + group, byte.to(tl.uint8), mask=token < T)
+    """Grid: the tiles of wide_hidden_tile()."""
+    wide_hidden_tile(
+        tl.program_id(0), x, x_scale, w, w_scale, codes, scale, limit, T, HIDDEN, K, TOKENS, EVEN_T,
+        QUANT_MAX, FP8,
+    )  # fmt: skip
 
 
 @triton.jit
