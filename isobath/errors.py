@@ -80,7 +80,20 @@ class EngineDied(IsobathError):
 
 
 class RequestError(IsobathError):
-    """A prompt or a sampling parameter that cannot be served."""
+    """A prompt or a sampling parameter that cannot be served. param: the field that is at fault, as
+    a dotted path (messages.0.role), where it is known; `asked` begins with it."""
+
+    def __init__(
+        self,
+        asked: str,
+        *,
+        found: str = "",
+        effect: str = "",
+        do: str = "",
+        param: str | None = None,
+    ) -> None:
+        super().__init__(asked, found=found, effect=effect, do=do)
+        self.param = param
 
 
 class RequestFailed(RequestError):

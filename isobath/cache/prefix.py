@@ -1,8 +1,9 @@
 """The prefix cache: finished blocks of tokens, found again by what they hold.
 
 A block is BLOCK_TOKENS consecutive tokens beginning at a multiple of it; its key is a hash of the
-model, the cache layout, the dialect and every token from the start of the sequence through the
-block's end, so equal keys mean equal bytes. A block owns one page. To go on from a block's end a
+model, the cache layout, the dialect, the salt and every token from the start of the sequence through
+the block's end, so equal keys mean equal bytes. A salt keeps those apart who must not learn, by the
+time an answer takes, what others have sent. A block owns one page. To go on from a block's end a
 sequence also needs what is not in pages: its window rows and compressor rings. They lie in a
 snapshot slot, taken when a sequence stood exactly there. A hit is therefore the longest run of
 known blocks whose last one has a snapshot. Under pressure the least recently used go first:
@@ -65,18 +66,18 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def extend(self, keys: list[bytes], tokens: Sequence[int], blocks: int) -> None:
+    def extend(self, keys: list[bytes], tokens: Sequence[int], blocks: int, salt: str = "") -> None:
         """Append keys of further whole blocks of `tokens` until there are `blocks` of them."""
         for start in range(len(keys) * BLOCK_TOKENS, blocks * BLOCK_TOKENS, BLOCK_TOKENS):
             block = np.asarray(tokens[start : start + BLOCK_TOKENS], dtype=np.int64)
-            parent = keys[-1] if keys else self._root
+            parent = keys[-1] if keys else self._salted(salt)
             keys.append(hashlib.sha256(parent + block.tobytes()).digest())
 
-    def match(self, keys: list[bytes], tokens: Sequence[int]) -> Hit | None:
+    def match(self, keys: list[bytes], tokens: Sequence[int], salt: str = "") -> Hit | None:
         """The longest usable prefix of `tokens` that leaves at least one to compute, or None.
         keys: those of `tokens` known so far; completed here."""
         blocks = (len(tokens) - 1) // BLOCK_TOKENS
-        self.extend(keys, tokens, blocks)
+        self.extend(keys, tokens, blocks, salt)
         known: list[tuple[bytes, Block]] = []
         for key in keys[:blocks]:
             block = self._blocks.get(key)
@@ -145,6 +146,11 @@ class PrefixCache:
     def held_snapshots(self) -> list[int]:
         """Snapshot slots in use."""
         return [b.snapshot for b in self._kept.values() if b.snapshot is not None]
+
+    def _salted(self, salt: str) -> bytes:
+        """The parent of first blocks. What is hashed is shorter than any block, so never one's."""
+        own = hashlib.sha256(salt.encode("utf-8", "surrogatepass")).digest()
+        return hashlib.sha256(self._root + own).digest() if salt else self._root
 
     def _use(self, key: bytes, block: Block) -> None:
         self._tick += 1

@@ -99,9 +99,10 @@ class ChatFormat:
                 "messages: text that is no Unicode",
                 found=f"half of a surrogate pair, {error.object[error.start]!r}",
                 do="send valid UTF-8",
+                param="messages",
             ) from error
         except RecursionError as error:
-            raise RequestError("messages or tools: nested too deeply") from error
+            raise RequestError("messages or tools: nested too deeply", param="messages") from error
         if not self.sanitize:
             ids = self.text.encode(prompt)
             return Rendered(prompt, ids, self.ids.reasoning_open(ids))

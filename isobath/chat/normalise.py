@@ -51,7 +51,7 @@ def conversation_of(
         raise _wrong("messages", messages, "a list with at least one message")
     switches = Switches.of(reasoning_effort, thinking, chat_template_kwargs, default_kwargs)
     return Conversation(
-        messages=tuple(_message(m, f"messages[{i}]") for i, m in enumerate(messages)),
+        messages=tuple(_message(m, f"messages.{i}") for i, m in enumerate(messages)),
         tools=tools_of(tools),
         thinking=switches.thinking,
         effort=switches.effort,
@@ -70,13 +70,14 @@ def tools_of(tools: Any) -> tuple[Tool, ...]:
         raise _wrong("tools", tools, "a list")
     found: dict[str, Tool] = {}
     for i, tool in enumerate(tools):
-        at = f"tools[{i}]"
+        at = f"tools.{i}"
         if not isinstance(tool, Mapping) or tool.get("type", "function") != "function":
             raise _wrong(at, tool, 'an object of type "function"')
         function = _mapping(tool.get("function"), f"{at}.function")
         name = _name(function.get("name"), f"{at}.function.name")
         if name in found:
-            raise RequestError(f"{at}.function.name: {name!r} is there twice", do="rename one")
+            at = f"{at}.function.name"
+            raise RequestError(f"{at}: {name!r} is there twice", do="rename one", param=at)
         if function.get("parameters") is not None:
             _mapping(function["parameters"], f"{at}.function.parameters")
         found[name] = Tool(name, function)
@@ -95,14 +96,15 @@ def text_of(content: Any, at: str) -> str:
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, Mapping) and isinstance(kind, str) and kind in TEXT_PARTS:
-            texts.append(_text(part.get(TEXT_PARTS[kind]), f"{at}[{i}].{TEXT_PARTS[kind]}"))
+            texts.append(_text(part.get(TEXT_PARTS[kind]), f"{at}.{i}.{TEXT_PARTS[kind]}"))
         else:
             found = f"a part of type {kind!r}" if isinstance(part, Mapping) else _kind(part)
             raise RequestError(
-                f"{at}[{i}]: not text",
+                f"{at}.{i}: not text",
                 found=found[:200],
                 effect="the model reads text alone",
                 do='send parts of type "text"',
+                param=f"{at}.{i}",
             )
     return "\n\n".join(texts)
 
@@ -112,7 +114,10 @@ def _message(message: Any, at: str) -> Message:
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise RequestError(
-            f"{at}.role is unknown", found=repr(role)[:80], do="use one of " + ", ".join(ROLES)
+            f"{at}.role is unknown",
+            found=repr(role)[:80],
+            do="use one of " + ", ".join(ROLES),
+            param=f"{at}.role",
         )
     ours = ROLES[role]
     task = message.get("task")
@@ -139,7 +144,7 @@ def _calls(calls: Any, at: str) -> tuple[ToolCall, ...]:
         raise _wrong(f"{at}.tool_calls", calls, "a list or null")
     found = []
     for i, call in enumerate(calls):
-        here = f"{at}.tool_calls[{i}]"
+        here = f"{at}.tool_calls.{i}"
         call = _mapping(call, here)
         function = _mapping(call.get("function"), f"{here}.function")
         name = _name(function.get("name"), f"{here}.function.name")
@@ -148,7 +153,8 @@ def _calls(calls: Any, at: str) -> tuple[ToolCall, ...]:
             try:
                 arguments = to_json(arguments)
             except RecursionError as error:
-                raise RequestError(f"{here}.function.arguments: nested too deeply") from error
+                deep = f"{here}.function.arguments"
+                raise RequestError(f"{deep}: nested too deeply", param=deep) from error
         arguments = _text(arguments, f"{here}.function.arguments")
         found.append(ToolCall(_text(call.get("id"), f"{here}.id"), name, arguments))
     return tuple(found)
@@ -187,7 +193,7 @@ def _text(value: Any, at: str) -> str:
 
 
 def _wrong(at: str, value: Any, wanted: str) -> RequestError:
-    return RequestError(f"{at} should be {wanted}", found=_kind(value))
+    return RequestError(f"{at} should be {wanted}", found=_kind(value), param=at)
 
 
 def _kind(value: Any) -> str:

@@ -56,7 +56,7 @@ def thinks(conversation: Conversation) -> bool:
 def render(conversation: Conversation, texts: Texts, replay: Replay | None = None) -> list[Segment]:
     """The prompt in pieces. Raises RequestError where the format has no place for something."""
     if not conversation.messages:
-        raise RequestError("messages: empty", do="send at least one message")
+        raise RequestError("messages: empty", do="send at least one message", param="messages")
     thinking = thinks(conversation)
     turns = _turns(_with_system(conversation))
     drop = conversation.drop_thinking and not conversation.tools
@@ -167,7 +167,10 @@ def _task(message: Message, following: list[_Turn], thinking: bool) -> list[Segm
     if task is None or (following and following[0].message.role in ("system", "user")):
         return []
     if task not in TASKS:
-        raise RequestError(f"task {task!r} is unknown", do="use one of " + ", ".join(TASKS))
+        known = ", ".join(TASKS)
+        raise RequestError(
+            f"messages: task {task!r} is unknown", do=f"use one of {known}", param="messages"
+        )
     if task != "action":
         return [Segment(TASKS[task])]
     return [_opening(thinking), Segment(TASKS[task])]
@@ -182,6 +185,7 @@ def _ending(conversation: Conversation, turns: list[_Turn], keeps: bool) -> list
                 "continue_final_message: there is nothing to continue",
                 found=f"the last message is of role {last.role!r}",
                 do="end with the assistant's message",
+                param="continue_final_message",
             )
         return []
     if not conversation.add_generation_prompt or last.task or last.role == "latest_reminder":

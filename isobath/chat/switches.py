@@ -55,7 +55,7 @@ def _kwargs(value: Any, at: str) -> _Kwargs:
     if value is None:
         return _Kwargs(None, None, None)
     if not isinstance(value, Mapping):
-        raise RequestError(f"{at} should be an object", found=type(value).__name__)
+        raise RequestError(f"{at} should be an object", found=type(value).__name__, param=at)
     on = _first(*(_flag(value.get(k), f"{at}.{k}") for k in ("thinking", "enable_thinking")))
     drop = _flag(value.get("drop_thinking"), f"{at}.drop_thinking")
     return _Kwargs(on, _effort(value.get("reasoning_effort"), f"{at}.reasoning_effort"), drop)
@@ -71,6 +71,7 @@ def _thinking(value: Any) -> bool | None:
             "thinking is unknown",
             found=repr(value)[:80],
             do='use {"type": "enabled"}, "disabled" or "adaptive", or a bool',
+            param="thinking",
         )
     return TYPES[kind]
 
@@ -80,7 +81,10 @@ def _effort(value: Any, at: str) -> str | None:
         return None
     if not isinstance(value, str) or value not in EFFORTS:
         raise RequestError(
-            f"{at} is unknown", found=repr(value)[:80], do="use one of " + ", ".join(EFFORTS)
+            f"{at} is unknown",
+            found=repr(value)[:80],
+            do="use one of " + ", ".join(EFFORTS),
+            param=at,
         )
     return value
 
@@ -88,7 +92,7 @@ def _effort(value: Any, at: str) -> str | None:
 def _flag(value: Any, at: str) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
-    raise RequestError(f"{at} should be true or false", found=repr(value)[:80])
+    raise RequestError(f"{at} should be true or false", found=repr(value)[:80], param=at)
 
 
 def _implied(effort: str | None) -> bool | None:

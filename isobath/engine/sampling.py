@@ -40,7 +40,9 @@ class SamplingParams:
     skip_special_tokens: leave names of special tokens out of the text. logprobs,
     prompt_logprobs: how many of the best tokens to report beside each generated, or prompt, token
     (None: none at all). structure: what the text must be; it decides when the completion may end,
-    before ignore_eos and min_tokens do.
+    before ignore_eos and min_tokens do. allowed_token_ids: no others are chosen (none: all may be).
+    bad_words: sequences of token ids that are not generated; neither goes with a structure.
+    cache_salt: computed beginnings of prompts are shared among requests with the same one.
     Raises RequestError for a value out of range.
     """
 
@@ -64,9 +66,13 @@ class SamplingParams:
     structure: Structure | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         counts = (self.logprobs or 0, self.prompt_logprobs or 0)
+        free = self.structure is None
         checks = {
             "n": (1 <= self.n <= 128, "from 1 to 128"),
             "max_tokens": (self.max_tokens >= 1, "at least 1"),
@@ -79,13 +85,18 @@ class SamplingParams:
             "frequency_penalty": (-2 <= self.frequency_penalty <= 2, "from -2 to 2"),
             "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "above 0"),
             "stop": (all(self.stop), "texts that are not empty"),
+            "allowed_token_ids": (free or not self.allowed_token_ids, "empty with a structure"),
+            "bad_words": (
+                all(self.bad_words) and (free or not self.bad_words),
+                "sequences of one token or more, and none with a structure",
+            ),
             "logprobs": (0 <= counts[0] <= MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}"),
             "prompt_logprobs": (0 <= counts[1] <= MAX_LOGPROBS, f"from 0 to {MAX_LOGPROBS}"),
         }
         for name, (holds, rule) in checks.items():
             if not holds:
                 raise RequestError(
-                    f"SamplingParams({name}=): must be {rule}", found=repr(getattr(self, name))
+                    f"{name}: must be {rule}", found=repr(getattr(self, name)), param=name
                 )
 
 
@@ -130,6 +141,7 @@ class Sampler:
             and p.logprobs is None
             and not (p.logit_bias or p.min_tokens or p.presence_penalty or p.frequency_penalty)
             and p.repetition_penalty == 1
+            and not (p.allowed_token_ids or p.bad_words)
             and self.constraint is None
         )
 
@@ -169,7 +181,22 @@ class Sampler:
             logits[torch.tensor(list(counts), dtype=torch.int64)] -= penalty
         if self.constraint is not None:
             logits[~self._allowed(self.constraint, len(generated))] = -torch.inf
+        elif p.allowed_token_ids or p.bad_words:
+            self._restrict(logits, generated)
         return logits
+
+    def _restrict(self, logits: torch.Tensor, generated: Sequence[int]) -> None:
+        """Leave only tokens that may come next; where none may, the end token."""
+        p = self.params
+        if p.allowed_token_ids:
+            kept = logits[list(p.allowed_token_ids)]
+            logits.fill_(-torch.inf)
+            logits[list(p.allowed_token_ids)] = kept
+        for *before, last in p.bad_words:
+            if list(generated[len(generated) - len(before) :]) == before:
+                logits[last] = -torch.inf
+        if logits.max() == -torch.inf:
+            logits[self._eos] = 0.0
 
     def _allowed(self, constraint: Constraint, generated: int) -> torch.Tensor:
         """Tokens that may come next. What ends the completion too early is left out, but a grammar

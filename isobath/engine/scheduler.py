@@ -112,7 +112,8 @@ class Scheduler:
         blocks = sequence.computed // BLOCK_TOKENS
         if self.prefixes is None or blocks == scheduled.start // BLOCK_TOKENS:
             return None
-        self.prefixes.extend(sequence.keys, sequence.tokens, blocks)
+        salt = sequence.request.params.cache_salt
+        self.prefixes.extend(sequence.keys, sequence.tokens, blocks, salt)
         self.prefixes.insert(sequence.keys[:blocks], sequence.pages[:blocks])
         at_boundary = sequence.computed % BLOCK_TOKENS == 0
         return sequence.keys[blocks - 1] if at_boundary else None
@@ -161,7 +162,8 @@ class Scheduler:
     def _match(self, sequence: Sequence) -> Hit | None:
         if self.prefixes is None or sequence.tells_prompt:
             return None  # logits of every prompt position are wanted, so every one is computed
-        return self.prefixes.match(sequence.keys, sequence.tokens)
+        salt = sequence.request.params.cache_salt
+        return self.prefixes.match(sequence.keys, sequence.tokens, salt)
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
         """Tokens to compute now. A chunk ends at the prompt's last block boundary if it would cross

@@ -9,7 +9,8 @@ with 400. It compiles nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from isobath.engine.structure import Structure
@@ -29,10 +30,15 @@ def structure_for_chat(
     tools, tool_choice: as in OpenAI's API; "required" and a named tool constrain the completion to
     calls whose arguments follow the tool's parameters, "auto" constrains the calls only when a
     tool says strict. thinking: whether the prompt ends inside <think> (None: read from it).
-    A tool that must be called goes before response_format. Raises RequestError.
+    A tool that must be called goes before response_format, that before structured_outputs. Raises
+    RequestError.
     """
-    text = _text_structure(response_format, structured_outputs)
-    calls = _calls(tools or (), tool_choice, parallel_tool_calls is not False, text)
+    with _about("response_format"):
+        text = _formatted(response_format)
+    with _about("structured_outputs"):
+        text = text or _structured(_mapping("structured_outputs", structured_outputs or {}))
+    with _about("tools"):
+        calls = _calls(tools or (), tool_choice, parallel_tool_calls is not False, text)
     found = calls or text
     return found and Structure(found.kind, found.value, thinking)
 
@@ -45,10 +51,8 @@ def structure_for_completion(
     return structure_for_chat(response_format, structured_outputs=structured_outputs)
 
 
-def _text_structure(
-    response_format: Mapping[str, Any] | None, structured_outputs: Mapping[str, Any] | None
-) -> Structure | None:
-    """The structure of the answer's text. response_format goes before structured_outputs."""
+def _formatted(response_format: Mapping[str, Any] | None) -> Structure | None:
+    """The structure of the answer's text that OpenAI's field asks for."""
     wanted = _mapping("response_format", response_format or {})
     kind = wanted.get("type", "text")
     if kind == "json_object":
@@ -57,13 +61,11 @@ def _text_structure(
         described = _mapping("response_format.json_schema", wanted.get("json_schema"))
         schema = described.get("schema", True)
         if not isinstance(schema, dict | bool):
-            raise RequestError("response_format.json_schema.schema: must be an object")
+            raise _wrong("response_format.json_schema.schema", "must be an object")
         return Structure.json_schema(schema)
     if kind != "text":
-        raise RequestError(
-            f"response_format.type: {kind!r}", found="known: text, json_object, json_schema"
-        )
-    return _structured(_mapping("structured_outputs", structured_outputs or {}))
+        raise _wrong("response_format.type", repr(kind), "known: text, json_object, json_schema")
+    return None
 
 
 def _structured(fields: Mapping[str, Any]) -> Structure | None:
@@ -71,11 +73,11 @@ def _structured(fields: Mapping[str, Any]) -> Structure | None:
     known = ("json", "json_object", "regex", "choice", "grammar")
     given = [k for k in known if fields.get(k) not in (None, False)]
     if fields.get("structural_tag") is not None:
-        raise RequestError("structured_outputs.structural_tag: not supported")
+        raise _wrong("structured_outputs.structural_tag", "not supported")
     if not given:
         return None
     if len(given) > 1:
-        raise RequestError("structured_outputs: several at once", found=", ".join(given))
+        raise _wrong("structured_outputs", "several at once", ", ".join(given))
     [name], value = given, fields[given[0]]
     if name == "json_object":
         return Structure.json_object()
@@ -85,7 +87,7 @@ def _structured(fields: Mapping[str, Any]) -> Structure | None:
         return Structure.choice(value)
     if isinstance(value, str) and name in ("regex", "grammar"):
         return Structure.regex(value) if name == "regex" else Structure.grammar(value)
-    raise RequestError(f"structured_outputs.{name}", found=f"a value of {type(value).__name__}")
+    raise _wrong(f"structured_outputs.{name}", f"a value of type {type(value).__name__}")
 
 
 def _calls(
@@ -100,13 +102,15 @@ def _calls(
         return None
     declared = [_function(i, tool) for i, tool in enumerate(tools)]
     if choice == "required":
+        if not declared:
+            raise _wrong("tools", "none declared", "tool_choice required")
         return Structure.tools(declared, parallel=parallel)
     if choice != "auto":
         name = _named(choice)
         named = [t for t in declared if t["name"] == name]
         if not named:
             known = ", ".join(t["name"] for t in declared)
-            raise RequestError(f"tool_choice: the tool {name!r}", found=f"declared: {known}")
+            raise _wrong("tool_choice", f"the tool {name!r}", f"declared: {known}")
         return Structure.tools(named, parallel=False)
     if text is None and not any(tool["strict"] for tool in declared):
         return None
@@ -126,37 +130,54 @@ def _either(
         content = json.loads(text.value)
     else:
         raise RequestError(
-            f"tools and an answer of kind {text.kind}",
+            f"structured_outputs: tools and an answer of kind {text.kind}",
             found="beside calls an answer can be JSON",
             do="use response_format, or tool_choice none",
+            param="structured_outputs",
         )
     return Structure.tools(tools, choice="auto", parallel=parallel, content=content)
 
 
 def _function(index: int, tool: object) -> dict[str, Any]:
     """{"name", "parameters", "strict"} of a tool in OpenAI's shape."""
-    where = f"tools[{index}]"
+    where = f"tools.{index}"
     function = _mapping(f"{where}.function", _mapping(where, tool).get("function"))
     name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str) or not name:
-        raise RequestError(f"{where}.function.name: must be a text that is not empty")
+        raise _wrong(f"{where}.function.name", "must be a text that is not empty")
     if not (parameters is None or isinstance(parameters, dict)):
-        raise RequestError(f"{where}.function.parameters: must be a JSON schema")
+        raise _wrong(f"{where}.function.parameters", "must be a JSON schema")
     return {"name": name, "parameters": parameters, "strict": function.get("strict")}
 
 
 def _named(choice: object) -> object:
-    fields = _mapping("tool_choice", choice)
-    if fields.get("type") != "function":
+    if not isinstance(choice, Mapping) or choice.get("type") != "function":
         raise RequestError(
-            "tool_choice",
-            found=f"type {fields.get('type')!r}",
+            "tool_choice is unknown",
+            found=repr(choice)[:80],
             do='pass "none", "auto", "required" or {"type": "function", "function": {"name"}}',
+            param="tool_choice",
         )
-    return _mapping("tool_choice.function", fields.get("function")).get("name")
+    return _mapping("tool_choice.function", choice.get("function")).get("name")
 
 
 def _mapping(where: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise RequestError(f"{where}: must be an object", found=type(value).__name__)
+        raise _wrong(where, "must be an object", type(value).__name__)
     return value
+
+
+def _wrong(where: str, why: str, found: str = "") -> RequestError:
+    return RequestError(f"{where}: {why}", found=found, param=where)
+
+
+@contextmanager
+def _about(where: str) -> Iterator[None]:
+    """Errors from within that name no field are about this one."""
+    try:
+        yield
+    except RequestError as error:
+        if error.param:
+            raise
+        asked = f"{where}: {error.asked}"
+        raise RequestError(asked, found=error.found, do=error.do, param=where) from error

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from isobath import __version__
 from isobath.server import (
@@ -49,12 +48,5 @@ def create_app(state: ServerState) -> FastAPI:
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router(state))
-    if state.config.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(state.config.allowed_origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-        )
     app.add_middleware(Guard, state=state)
     return app

@@ -36,6 +36,24 @@ def logprob_count(state: ServerState, count: int | None, param: str) -> int | No
     return count
 
 
+def check_lengths(
+    state: ServerState, most: int | None, least: int | None, *, field: str, floor: int = 1
+) -> None:
+    """Raise ApiError 400 for bounds of a completion that no prompt leaves room for. most: from
+    `field`, None for all that is left; least: min_tokens; floor: the smallest `most`."""
+    context = state.engine.limits.context
+    if most is None:
+        return
+    if most < floor:
+        raise invalid(f"{field} is {most}, and must be at least {floor}", field)
+    if most > context:
+        raise invalid(
+            f"{field} is {most}, and the maximum context length is {context} tokens", field
+        )
+    if least is not None and least > most:
+        raise invalid(f"min_tokens is {least}, and {field} {most}", "min_tokens")
+
+
 def clamped(
     state: ServerState,
     ids: Sequence[int],
@@ -47,11 +65,6 @@ def clamped(
     more than is left becomes what is left. truncate: keep so many tokens of the prompt's end, -1
     for as many as leave room. param: the field that holds the prompt."""
     context, vocab_size = state.engine.limits.context, state.engine.limits.vocab_size
-    if max_tokens is not None and max_tokens > context:
-        raise invalid(
-            f"max_tokens is {max_tokens}, and the maximum context length is {context} tokens",
-            "max_tokens",
-        )
     kept = list(ids)
     if truncate:
         keep = max(1, context - (max_tokens or 1)) if truncate < 0 else truncate

@@ -10,7 +10,7 @@ from pydantic import Field
 from isobath.chat import conversation_of
 from isobath.engine.sampling import MAX_LOGPROBS
 from isobath.engine.structure_chat import structure_for_chat
-from isobath.server.asked import logprob_count, route_of
+from isobath.server.asked import check_lengths, logprob_count, route_of
 from isobath.server.errors import invalid
 from isobath.server.fields import Count, GenerationFields, Lenient, Text
 from isobath.server.state import Served, ServerState
@@ -58,11 +58,9 @@ class ChatRequest(Rendering, GenerationFields):
 
     def ask(self, state: ServerState, served: Served, request: Request) -> Ask:
         """The turn that is asked for. Raises RequestError or ApiError; may take a while."""
-        asked = (
-            self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        )
-        if asked == 0:
-            raise invalid("max_tokens must be at least 1", "max_tokens")
+        field = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        most: int | None = getattr(self, field)
+        check_lengths(state, most, self.min_tokens, field=field)
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
         structure = structure_for_chat(
@@ -93,7 +91,7 @@ class ChatRequest(Rendering, GenerationFields):
         return Ask(
             conversation,
             params,
-            asked,
+            most,
             route_of(request, self),
             calls=self.tool_choice != "none",
             truncate=self.truncate_prompt_tokens,

@@ -20,7 +20,7 @@ from isobath.engine.async_llm import Piece
 from isobath.engine.output import Completion
 from isobath.engine.sampling import SamplingParams
 from isobath.engine.structure_chat import structure_for_completion
-from isobath.server.asked import clamped, logprob_count, request_id, route_of
+from isobath.server.asked import check_lengths, clamped, logprob_count, request_id, route_of
 from isobath.server.cancel import unless_gone
 from isobath.server.completions_body import CompletionRequest, Prompt, prompts
 from isobath.server.errors import RESPONSES, STREAMED, check_unicode
@@ -114,6 +114,8 @@ async def _prepared(state: ServerState, body: CompletionRequest) -> _Work:
         structure=structure,
     )
     asked = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    floor = 0 if body.echo else 1
+    check_lengths(state, asked, body.min_tokens, field="max_tokens", floor=floor)
     jobs, choices = [], []
     for place, prompt in enumerate(given):
         ids, most = clamped(state, prompt.ids, asked, body.truncate_prompt_tokens, "prompt")

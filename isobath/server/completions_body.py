@@ -57,8 +57,6 @@ class CompletionRequest(GenerationFields):
             raise invalid("suffix is not supported", "suffix")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise invalid("best_of other than n is not supported", "best_of")
-        if self.max_tokens == 0 and not self.echo:
-            raise invalid("max_tokens must be at least 1, or 0 with echo", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)

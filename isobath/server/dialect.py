@@ -8,7 +8,7 @@ opened with the first step, or when that keeps the client waiting too long.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -16,8 +16,9 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from isobath.chat import Answer, CallArguments, CallBegin, Content, Delta, Reasoning
+from isobath.errors import RequestError
 from isobath.server.chat_body import ChatRequest
-from isobath.server.errors import check_unicode, of_validation, unavailable
+from isobath.server.errors import ApiError, api_error, check_unicode, of_validation, unavailable
 from isobath.server.opening import opened
 from isobath.server.state import ServerState
 from isobath.server.turns import Ended, Prepared, Usage, prepare, turn
@@ -35,19 +36,24 @@ def keep_alive(state: ServerState) -> float:
     return KEEP_ALIVE if asked is None else asked
 
 
-async def prepared(state: ServerState, body: dict[str, Any], request: Request) -> Prepared:
-    """The turn that a chat body asks for. Raises what a chat completion would."""
+async def prepared(
+    state: ServerState, body: dict[str, Any], request: Request, names: Mapping[str, str]
+) -> Prepared:
+    """The turn that a chat body asks for. names: what the client calls the fields of chat that it
+    calls otherwise. Raises what a chat completion would, about the client's fields."""
     check_unicode(await request.body())
     try:
         chat = ChatRequest.model_validate(body)
+        served = state.models.resolve(chat.model)
+
+        def make() -> Prepared:
+            return prepare(state, chat.ask(state, served, request))
+
+        return await asyncio.to_thread(make) if chat.long else make()
     except ValidationError as error:
-        raise of_validation(error.errors()) from None
-    served = state.models.resolve(chat.model)
-
-    def make() -> Prepared:
-        return prepare(state, chat.ask(state, served, request))
-
-    return await asyncio.to_thread(make) if chat.long else make()
+        raise of_validation(error.errors(), body).renamed(names) from None
+    except (ApiError, RequestError) as error:
+        raise api_error(error).renamed(names) from error
 
 
 def begun(ready: Prepared) -> Usage:

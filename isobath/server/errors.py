@@ -33,6 +33,7 @@ _TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
 }
@@ -57,6 +58,23 @@ class ApiError(Exception):
         self.status, self.message = status, bounded(message, MAX_MESSAGE)
         self.type = type or _TYPES.get(status, "api_error")
         self.param, self.code, self.headers = param, code, dict(headers or {})
+
+    def renamed(self, names: Mapping[str, str]) -> ApiError:
+        """The same for a client that calls fields otherwise. names: its names by ours."""
+        words = "|".join(map(re.escape, names))
+        begins = re.compile(rf"(?:(?<=; )|\A)(?:{words})(?![\w-])")
+
+        def own(text: str) -> str:
+            return begins.sub(lambda found: names[found[0]], text)
+
+        return ApiError(
+            self.status,
+            own(self.message),
+            type=self.type,
+            param=self.param and own(self.param),
+            code=self.code,
+            headers=self.headers,
+        )
 
     def as_openai(self) -> dict[str, Any]:
         """The body for OpenAI's libraries."""
@@ -182,31 +200,42 @@ def api_error(error: BaseException) -> ApiError:
     if isinstance(error, RequestFailed):
         return ApiError(500, f"{error.asked}: {error.found}")
     if isinstance(error, RequestError):
-        parts = [error.asked, error.found, error.do]
-        return invalid("; ".join(part for part in parts if part))
+        parts = [error.asked, error.found, error.effect, error.do]
+        return invalid("; ".join(part for part in parts if part), error.param)
     if isinstance(error, IsobathError):
         return ApiError(500, error.asked)
     return ApiError(500, f"internal error: {type(error).__name__}")
 
 
-def of_validation(problems: Sequence[Any]) -> ApiError:
+def of_validation(problems: Sequence[Any], body: Any) -> ApiError:
     """400 for a body that is not what the route's model says; pydantic's list of problems."""
     told = []
     for problem in problems[:MAX_PROBLEMS]:
-        path = _path(problem)
+        path = _path(problem, body)
         text = str(problem.get("msg", "is wrong"))
         told.append(bounded(f"{path}: {text}" if path else text, MAX_PROBLEM))
     if len(problems) > MAX_PROBLEMS:
         told.append(f"and {len(problems) - MAX_PROBLEMS} more")
-    return invalid("; ".join(told), _path(problems[0]) if problems else None)
+    return invalid("; ".join(told), _path(problems[0], body) if problems else None)
 
 
-def _path(problem: Mapping[str, Any]) -> str | None:
-    """Dotted, as `messages.0.role`; None for the body as a whole."""
-    place = [str(part) for part in problem.get("loc", ()) if part not in ("body", "query")]
-    if problem.get("type") == "json_invalid" or not place:
-        return None
-    return bounded(".".join(place), MAX_PROBLEM)
+def _path(problem: Mapping[str, Any], body: Any) -> str | None:
+    """Dotted, as `messages.0.role`; None for the body as a whole. pydantic's own path also names
+    the alternatives of a field that it tried, so only what is in the body counts."""
+    place = problem["loc"][problem["loc"][:1] == ("body",) :]
+    found, here = [], body
+    for part in place:
+        absent = problem["type"] == "missing" and part is place[-1]
+        if absent or _holds(here, part):
+            found.append(str(part))
+            here = None if absent else here[part]
+    return bounded(".".join(found), MAX_PROBLEM) or None
+
+
+def _holds(value: Any, part: str | int) -> bool:
+    return (isinstance(value, dict) and part in value) or (
+        isinstance(value, list) and isinstance(part, int)
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -220,7 +249,7 @@ def install(app: FastAPI) -> None:
 
         return handler
 
-    app.add_exception_handler(RequestValidationError, answers(lambda e: of_validation(e.errors())))
+    app.add_exception_handler(RequestValidationError, answers(_of_body))
     app.add_exception_handler(StarletteHTTPException, answers(_of_http))
     for kind in (ApiError, IsobathError, RecursionError, Exception):
         app.add_exception_handler(kind, answers(api_error))
@@ -228,3 +257,16 @@ def install(app: FastAPI) -> None:
 
 def _of_http(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _of_body(error: RequestValidationError) -> ApiError:
+    """What is wrong with a body, as far as it could be read."""
+    problems = error.errors()
+    if isinstance(error.body, bytes):
+        return invalid("the content-type of the body is not application/json")
+    if problems[0]["type"] == "json_invalid":
+        why, at = problems[0]["ctx"]["error"], problems[0]["loc"][-1]
+        return invalid(f"the body is not JSON: {why}, at character {at}")
+    if error.body is None and problems[0]["loc"] == ("body",):
+        return invalid("the body is empty, or null")
+    return of_validation(problems, error.body)

@@ -1,20 +1,23 @@
 """What every generating route accepts, and how that becomes SamplingParams.
 
-Unknown fields are ignored, as every client relies on; DEBUG says which. Fields that used to
-constrain the text and no longer exist get one WARNING, because ignoring them changes answers. All
-numbers have explicit bounds: what passes here can be computed.
+Unknown fields are ignored, as every client relies on; DEBUG says which. Those that other servers
+let shape the answer (MISSED) get one WARNING, because ignoring them changes it. All numbers have
+explicit bounds: what passes here can be computed.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from isobath.engine.sampling import MAX_LOGPROBS, SamplingParams
 from isobath.engine.structure import Structure
+from isobath.model.text import Text as Tokenizer
 from isobath.server.errors import invalid
 from isobath.server.state import ServerState
 
@@ -24,18 +27,19 @@ INT64 = 2**63
 MAX_TOKENS = 2**31 - 1
 GREEDY_BELOW, LEAST_TEMPERATURE = 1e-9, 0.01
 """vLLM's: a temperature between them is lifted, or the division overflows."""
-_REMOVED = frozenset(
-    {
-        "guided_json",
-        "guided_regex",
-        "guided_choice",
-        "guided_grammar",
-        "guided_json_object",
-        "guided_decoding_backend",
-        "guided_whitespace_pattern",
-    }
-)
-_warned: set[str] = set()
+MISSED = {
+    "guided_json": "structured_outputs",
+    "guided_regex": "structured_outputs",
+    "guided_choice": "structured_outputs",
+    "guided_grammar": "structured_outputs",
+    "guided_json_object": "structured_outputs",
+    "functions": "tools",
+    "function_call": "tool_choice",
+    "use_beam_search": "n",
+    "thinking_token_budget": "reasoning_effort",
+    "chat_template": "chat_template_kwargs",
+}
+"""Fields that would change the answer and mean nothing here, and what to use instead."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
@@ -52,14 +56,18 @@ class Lenient(BaseModel):
     @classmethod
     def _tell_unknown(cls, body: Any) -> Any:
         if isinstance(body, dict) and (unknown := body.keys() - cls.model_fields.keys()):
-            for name in sorted(unknown & _REMOVED - _warned):
-                _warned.add(name)
-                log.warning(
-                    "%s is not supported any more and ignored: use structured_outputs", name
-                )
+            for name in unknown & MISSED.keys():
+                if body[name]:
+                    _warn(name)
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("ignored fields: %.200s", ", ".join(sorted(map(repr, unknown))))
         return body
+
+
+@cache
+def _warn(name: str) -> None:
+    """Once in a process: clients send the same fields with every request."""
+    log.warning("%s is not supported, and ignored: use %s", name, MISSED[name])
 
 
 class StreamOptions(Lenient):
@@ -87,6 +95,8 @@ class GenerationFields(Lenient):
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, fail_fast=True)] | None = None
+    bad_words: Annotated[list[Text], Field(max_length=1024)] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
@@ -98,7 +108,7 @@ class GenerationFields(Lenient):
     return_tokens_as_token_ids: bool | None = None
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
-    cache_salt: Text | None = None
+    cache_salt: Annotated[Text, Field(min_length=1)] | None = None
     priority: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     request_id: Annotated[str, Field(max_length=256)] | None = None
     session_id: Text | None = None
@@ -125,7 +135,7 @@ class GenerationFields(Lenient):
         """What the engine is asked; ids out of the vocabulary are refused here. max_tokens is left
         at the largest there is, since it depends on the prompt: see bounded_params()."""
         stop = self.stop or ()
-        vocab_size = state.engine.limits.vocab_size
+        text, vocab_size = state.engine.text, state.engine.limits.vocab_size
 
         def chosen(name: str, otherwise: Any) -> Any:
             own = getattr(self, name)
@@ -145,20 +155,24 @@ class GenerationFields(Lenient):
             logit_bias=self._bias(vocab_size),
             seed=None if self.seed == -1 else self.seed,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            stop_token_ids=self._stop_ids(vocab_size),
+            stop_token_ids=self._ids("stop_token_ids", vocab_size),
+            allowed_token_ids=self._ids("allowed_token_ids", vocab_size),
+            bad_words=tuple(ids for word in self.bad_words or () for ids in _spellings(word, text)),
             ignore_eos=bool(self.ignore_eos),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             structure=structure,
             include_stop_str_in_output=bool(self.include_stop_str_in_output),
             skip_special_tokens=self.skip_special_tokens is not False,
+            cache_salt=self.cache_salt or "",
         )
 
-    def _stop_ids(self, vocab_size: int) -> tuple[int, ...]:
-        for token in self.stop_token_ids or ():
+    def _ids(self, field: str, vocab_size: int) -> tuple[int, ...]:
+        ids: list[int] = getattr(self, field) or []
+        for token in ids:
             if token >= vocab_size:
-                raise invalid(f"stop_token_ids: {token} is no token", "stop_token_ids")
-        return tuple(self.stop_token_ids or ())
+                raise invalid(f"{field}: {token} is no token", field)
+        return tuple(ids)
 
     def _bias(self, vocab_size: int) -> dict[int, float]:
         bias = {}
@@ -182,6 +196,13 @@ def bounded_params(params: SamplingParams, max_tokens: int) -> SamplingParams:
 def temperature(asked: float) -> float:
     """0 is greedy, and what is nearly 0 is lifted."""
     return 0.0 if asked < GREEDY_BELOW else max(asked, LEAST_TEMPERATURE)
+
+
+def _spellings(word: str, text: Tokenizer) -> Iterator[tuple[int, ...]]:
+    """A bad word as token ids: as it begins a text, and as it follows a blank."""
+    bare = word.lstrip() or word
+    for spelling in (bare, f" {bare}"):
+        yield tuple(text.encode(spelling, bos=False))
 
 
 def _or(value: T | None, default: T) -> T:

@@ -65,7 +65,7 @@ ADDRESS = _rows(
     ("--host", str, "host", "Address to listen on; 0.0.0.0 is every one."),
     ("--port", int, "port", "0 is any free one."),
     ("--uds", str, "uds", "Listen on this Unix socket instead."),
-    ("--root-path", str, "root_path", "Prefix that a proxy strips."),
+    ("--root-path", str, "root_path", "Prefix under which a proxy has it."),
     ("--ssl-keyfile", str, "ssl_keyfile", "Key for TLS."),
     ("--ssl-certfile", str, "ssl_certfile", "Certificate for TLS."),
     ("--allowed-origins", list, "allowed_origins", "Web origins (CORS); * is every one."),

@@ -3,6 +3,7 @@ that a stream costs nothing here once it has begun."""
 
 from __future__ import annotations
 
+import base64
 import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +18,9 @@ SEND = "isobath.send"
 """In a scope: send() without all that a stream's later messages pass for nothing."""
 OPEN = frozenset({"/health", "/metrics", "/version"})
 """Paths that need no key."""
+BROWSED = frozenset({"/", "/status.json", "/plan"})
+"""Paths at which a browser may show the key, in the dialog that it has for passwords. Nowhere else:
+it repeats it by itself, whichever page has made it ask."""
 
 
 class Guard:
@@ -41,7 +45,9 @@ class Guard:
 
         try:
             if path not in OPEN and scope["method"] != "OPTIONS":
-                self._check(headers)
+                self._check(headers, browsed=path in BROWSED)
+            if (encoding := headers.get("content-encoding", "identity")) != "identity":
+                raise ApiError(415, f"content-encoding {encoding[:40]}: send the body as it is")
             limit = self._state.config.max_body_bytes
             if _length(headers) > limit:
                 raise _too_large(limit)
@@ -51,14 +57,16 @@ class Guard:
         scope[SEND] = send
         await self._app(scope, _Limited(receive, limit), named)
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, headers: Headers, *, browsed: bool) -> None:
         """Raise ApiError for a request without a right key."""
-        if self._keys and not any(self._opens(key) for key in _presented(headers)):
+        shown = _presented(headers) + (_typed(headers) if browsed else [])
+        if self._keys and not any(self._opens(key) for key in shown):
+            challenge = 'Basic realm="isobath: any name, and a key"' if browsed else "Bearer"
             raise ApiError(
                 401,
                 "no API key, or a wrong one",
                 code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
+                headers={"WWW-Authenticate": challenge},
             )
 
     def _opens(self, key: bytes) -> bool:
@@ -97,3 +105,14 @@ def _presented(headers: Headers) -> list[bytes]:
     if scheme.lower() == "bearer":
         keys.append(token.strip())
     return [key.encode() for key in keys if key]
+
+
+def _typed(headers: Headers) -> list[bytes]:
+    """The password of HTTP's basic scheme."""
+    scheme, _, word = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return []
+    try:
+        return [base64.b64decode(word, validate=True).partition(b":")[2]]
+    except ValueError:
+        return []

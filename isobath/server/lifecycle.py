@@ -97,7 +97,7 @@ class Life:
         named = replace(config, served_model_name=startup.names_of(config))
         self.state = ServerState(named, phase="loading")
         self.app = application(self.state)
-        self.http = HttpServer(_uvicorn(config, self.app))
+        self.http = HttpServer(uvicorn_config(config, self.app))
         self._signals = 0
         self._signalled = asyncio.Event()
 
@@ -214,7 +214,8 @@ def _in_thread(config: ServerConfig, notes: Sequence[Note]) -> asyncio.Future[st
     return done
 
 
-def _uvicorn(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
+def uvicorn_config(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
+    """How the HTTP server runs."""
     return uvicorn.Config(
         app,
         loop="none",  # there is one already
@@ -225,7 +226,6 @@ def _uvicorn(config: ServerConfig, app: ASGIApp) -> uvicorn.Config:
         backlog=listen.BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
-        root_path=config.root_path,
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
     )

@@ -24,6 +24,14 @@ from isobath.server.sse import respond
 from isobath.server.state import ServerState
 from isobath.server.turns import Ended, Prepared
 
+NAMES = {
+    "max_completion_tokens": "max_tokens",
+    "reasoning_effort": "output_config.effort",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+}
+"""What this dialect calls some fields of chat."""
+
 
 def router(state: ServerState) -> APIRouter:
     """The routes."""
@@ -60,7 +68,7 @@ def router(state: ServerState) -> APIRouter:
 
 
 async def _prepared(state: ServerState, body: CountTokensRequest, request: Request) -> Prepared:
-    return await prepared(state, chat_body(body, state.engine.limits.context), request)
+    return await prepared(state, chat_body(body, state.engine.limits.context), request, NAMES)
 
 
 def _events(state: ServerState, body: MessagesRequest) -> MessageEvents:

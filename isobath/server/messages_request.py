@@ -292,4 +292,4 @@ def _choice(choice: ToolChoice | None) -> dict[str, Any]:
 
 
 def _refused(path: str, why: str) -> RequestError:
-    return RequestError(f"{path}: {why}")
+    return RequestError(f"{path}: {why}", param=path)

@@ -25,6 +25,14 @@ SEALED = "reasoning.encrypted_content"
 """What a client asks to be included when reasoning is to come back with its next request."""
 
 
+NAMES = {
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+}
+"""What this dialect calls some fields of chat."""
+
+
 def router(state: ServerState) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["responses"], responses=RESPONSES)
@@ -32,7 +40,7 @@ def router(state: ServerState) -> APIRouter:
     @routes.post("/v1/responses", responses=STREAMED)
     async def create_response(body: ResponsesRequest, request: Request) -> Response:
         chat, origins = chat_body(body)
-        ready = await prepared(state, chat, request)
+        ready = await prepared(state, chat, request, NAMES)
         name = state.models.resolve(body.model).name
         asked = response_of(body, ready.params, f"resp_{REQUEST_ID.get()}", name, time.time())
         events = ResponseEvents(asked, origins, sealed=SEALED in (body.include or ()))

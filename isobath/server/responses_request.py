@@ -12,7 +12,7 @@ Items that cannot be served are refused with the path to them.
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -39,6 +39,17 @@ ELSEWHERE = {
     "tool_search_output",
 }
 """Items about tools that ran on another server: what they found stands in that server's answer."""
+CARRIED = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop",
+    "ignore_eos",
+    "min_tokens",
+    "seed",
+    "cache_salt",
+)
+"""Fields of the same name and meaning in a chat completion."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +101,7 @@ class ResponsesRequest(BaseModel):
     """POST /v1/responses. The last lines are sampling fields that load generators add."""
 
     model: str | None = None
-    input: str | list[Item]
+    input: str | Annotated[list[Item], Field(min_length=1)]
     instructions: str | None = None
     stream: bool | None = None
     previous_response_id: str | None = None
@@ -109,6 +120,7 @@ class ResponsesRequest(BaseModel):
     store: bool | None = None
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
+    cache_salt: str | None = Field(default=None, min_length=1)
     user: str | None = None
     safety_identifier: str | None = None
     top_k: int | None = None
@@ -143,7 +155,7 @@ def chat_body(request: ResponsesRequest) -> tuple[dict[str, Any], dict[str, Orig
         "max_completion_tokens": request.max_output_tokens,
         "prompt_cache_key": request.prompt_cache_key,
     }
-    for name in ("temperature", "top_p", "top_k", "stop", "ignore_eos", "min_tokens", "seed"):
+    for name in CARRIED:
         asked[name] = getattr(request, name)
     return body | {name: value for name, value in asked.items() if value is not None}, origins
 
@@ -156,7 +168,7 @@ def chat_messages(request: ResponsesRequest) -> list[dict[str, Any]]:
     if isinstance(request.input, str):
         return [*found, {"role": "user", "content": request.input}]
     for at, item in enumerate(request.input):
-        _add(found, item, f"input[{at}]")
+        _add(found, item, f"input.{at}")
     return found
 
 
@@ -232,9 +244,9 @@ def _parts(content: str | list[Part] | None, path: str) -> list[dict[str, Any]]:
         text = part.refusal if part.type == "refusal" else part.text
         if part.type not in ("input_text", "output_text", "text", "refusal", "summary_text"):
             why = f"{part.type[:40]} parts are not supported: this model reads text only"
-            raise _refused(f"{path}[{at}]", why)
+            raise _refused(f"{path}.{at}", why)
         if text is None:
-            raise _refused(f"{path}[{at}].text", "field required")
+            raise _refused(f"{path}.{at}.text", "field required")
         found.append({"type": "text", "text": text})
     return found
 
@@ -262,4 +274,4 @@ def _stateless(request: ResponsesRequest) -> None:
 
 
 def _refused(path: str, why: str) -> RequestError:
-    return RequestError(f"{path}: {why}")
+    return RequestError(f"{path}: {why}", param=path)

@@ -96,10 +96,11 @@ def declared(tools: Iterable[InputTool]) -> tuple[list[dict[str, Any]], dict[str
     origins: dict[str, Origin] = {}
     for path, tool, namespace in _each(tools, "tools", None):
         if tool.name is None:
-            raise RequestError(f"{path}.name: field required")
+            raise RequestError(f"{path}.name: field required", param=f"{path}.name")
         origin = Origin(tool.name, namespace, tool.type == "custom")
         if origin.function in origins:
-            raise RequestError(f"{path}.name: a second tool named {origin.function!r}")
+            why = f"{path}.name: a second tool named {origin.function!r}"
+            raise RequestError(why, param=f"{path}.name")
         origins[origin.function] = origin
         functions.append({"type": "function", "function": _function(tool, origin)})
     return functions, origins
@@ -114,14 +115,15 @@ def chosen(choice: ToolChoice, functions: list[dict[str, Any]]) -> tuple[list[di
         allowed = {flat_name(tool.name or "", tool.namespace) for tool in choice.tools}
         kept = [one for one in functions if one["function"]["name"] in allowed]
         return kept, choice.mode
-    raise RequestError(f"tool_choice: no tool of the client is chosen by type {choice.type[:40]!r}")
+    why = f"tool_choice: no tool of the client is chosen by type {choice.type[:40]!r}"
+    raise RequestError(why, param="tool_choice")
 
 
 def _each(
     tools: Iterable[InputTool], path: str, namespace: str | None
 ) -> Iterator[tuple[str, InputTool, str | None]]:
     for at, tool in enumerate(tools):
-        here = f"{path}[{at}]"
+        here = f"{path}.{at}"
         if tool.type == "namespace" and namespace is None:
             yield from _each(tool.tools or [], f"{here}.tools", tool.name or "")
         elif tool.type in ("function", "custom"):

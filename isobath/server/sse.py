@@ -96,6 +96,8 @@ class EventStream(Response):
         watch = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({writer, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()  # raises what could not be told: the server closes the connection
         finally:
             await cancelled(writer)
             await cancelled(watch)

@@ -21,6 +21,10 @@ vllm-router)
 aiperf)
   pip aiperf==0.13.0
   ;;
+guidellm)
+  pip torch==2.13.0 # as for ray
+  pip torch==2.13.0 guidellm==0.8.1 transformers==5.23.0
+  ;;
 lm-eval)
   pip 'lm-eval[api]==0.4.13' transformers==5.23.0
   ;;

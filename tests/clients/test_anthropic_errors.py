@@ -47,7 +47,8 @@ def refused(client: anthropic.Anthropic, **fields: Any) -> anthropic.APIStatusEr
         ({"max_tokens": "many"}, "max_tokens"),
         ({"extra_body": {"temperature": 9}}, "temperature"),
         ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools.0.type"),
-        ({"output_config": {"effort": "enormous"}}, "enormous"),
+        ({"output_config": {"effort": "enormous"}}, "output_config.effort is unknown; 'enormous'"),
+        ({"stop_sequences": ["x"] * 65}, "stop_sequences: "),
     ],
 )
 def test_a_bad_request_says_what_is_wrong(

@@ -52,6 +52,33 @@ def test_a_stream_joins_to_the_whole(http: httpx.Client) -> None:
     assert len(told) == 21  # a chunk for every token
 
 
+def test_only_allowed_tokens_are_generated(http: httpx.Client) -> None:
+    answer = completed(
+        http, prompt="Hi", allowed_token_ids=[86, 87], temperature=1, return_token_ids=True
+    )
+    assert set(answer["choices"][0]["token_ids"]) <= {86, 87}
+
+
+def test_bad_words_are_not_generated_in_either_spelling(http: httpx.Client) -> None:
+    asked = {"prompt": "The json module", "max_tokens": 20, "ignore_eos": True}
+    words = [word for word in completed(http, **asked)["choices"][0]["text"].split() if word]
+    for word in (words[0], " " + words[-1]):
+        text = completed(http, **asked, bad_words=[word])["choices"][0]["text"]
+        assert word.strip() not in text.split(), (word, text)
+
+
+def test_a_salt_keeps_beginnings_apart(http: httpx.Client) -> None:
+    body = {"prompt": [3, *range(900, 1156)], "max_tokens": 1}
+
+    def cached(**fields: str) -> int:
+        answer = http.post("/v1/completions", json=body | fields)
+        return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    salts = ["mine", "mine", "yours"]
+    assert [cached(cache_salt=salt) for salt in salts] == [0, 256, 0]
+    assert http.post("/v1/completions", json=body | {"cache_salt": ""}).status_code == 400
+
+
 def test_models_and_health_answer(http: httpx.Client, llm: AsyncLLM) -> None:
     assert http.get("/health").status_code == 200
     [card] = http.get("/v1/models").json()["data"]

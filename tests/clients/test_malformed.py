@@ -3,6 +3,7 @@ error shape, and the server goes on."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -51,7 +52,20 @@ def test_a_body_that_cannot_be_read(http: httpx.Client, path: str, body: bytes) 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=x", ""])
 def test_a_body_of_another_type(http: httpx.Client, kind: str) -> None:
     body = json.dumps(COMPLETION).encode()
-    refused(http.post("/v1/completions", content=body, headers={"content-type": kind}))
+    error = refused(http.post("/v1/completions", content=body, headers={"content-type": kind}))
+    assert "application/json" in error["message"]
+
+
+def test_a_body_that_is_not_json_is_told_where(http: httpx.Client) -> None:
+    error = refused(http.post("/v1/completions", content=b'{"prompt": "a",}', headers=JSON))
+    assert "not JSON" in error["message"] and "at character 15" in error["message"]
+
+
+def test_a_compressed_body_is_told_what_to_do(http: httpx.Client) -> None:
+    body = gzip.compress(json.dumps(COMPLETION).encode())
+    headers = JSON | {"content-encoding": "gzip"}
+    error = refused(http.post("/v1/completions", content=body, headers=headers), 415)
+    assert "gzip" in error["message"]
 
 
 WRONG: dict[str, Any] = {
@@ -83,6 +97,8 @@ WRONG: dict[str, Any] = {
     "seed": [1 << 63, -(1 << 63) - 1, "x", 0.5],
     "stop": [[""], [1], {"a": 1}, "x" * 5000],
     "stop_token_ids": [[-1], [4096], ["x"], [1 << 63]],
+    "allowed_token_ids": [[], [-1], [4096], "x"],
+    "bad_words": [[""], [1], "x"],
     "logprobs": [-1, 21, "x"],
     "prompt_logprobs": [-1, 21],
     "truncate_prompt_tokens": [-2],
@@ -100,8 +116,7 @@ WRONG: dict[str, Any] = {
 def test_a_field_with_a_wrong_value_is_named(http: httpx.Client, field: str) -> None:
     for value in WRONG[field]:
         error = refused(http.post("/v1/completions", json=COMPLETION | {field: value}))
-        told = f"{error['param']} {error['message']}"
-        assert field in told, (value, error)
+        assert error["param"].partition(".")[0] == field, (value, error)
 
 
 WRONG_CHAT: dict[str, Any] = {
@@ -127,7 +142,64 @@ WRONG_CHAT: dict[str, Any] = {
 @pytest.mark.parametrize("field", WRONG_CHAT)
 def test_a_chat_field_with_a_wrong_value_is_refused(http: httpx.Client, field: str) -> None:
     for value in WRONG_CHAT[field]:
-        refused(http.post("/v1/chat/completions", json=CHAT | {field: value}))
+        error = refused(http.post("/v1/chat/completions", json=CHAT | {field: value}))
+        assert error["param"].partition(".")[0] == field, (value, error)
+
+
+def _said(*content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(content)}]}
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+PATHS: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "/v1/completions": [
+        ({"prompt": [1, "a"]}, "prompt.1"),
+        ({"prompt": [[1], ["a"]]}, "prompt.1.0"),
+        ({"prompt": "a", "stop": 5}, "stop"),
+        ({"prompt": "a", "stop": ["b", 1]}, "stop"),
+        ({"prompt": "a", "stop": [""]}, "stop"),
+        ({"prompt": "a", "stream_options": {"include_usage": "x"}}, "stream_options.include_usage"),
+        ({"prompt": "a", "max_tokens": 2, "min_tokens": 3}, "min_tokens"),
+        ({"prompt": "a", "min_tokens": 17}, "min_tokens"),
+        ({"prompt": "a", "structured_outputs": {"choice": []}}, "structured_outputs"),
+        ({"prompt": "a", "structured_outputs": {"regex": 5}}, "structured_outputs.regex"),
+    ],
+    "/v1/chat/completions": [
+        ({"messages": [{"role": "clown"}]}, "messages.0.role"),
+        (_said({"type": "text", "text": "a"}, {"type": "image_url"}), "messages.0.content.1"),
+        (CHAT | {"tool_choice": 5}, "tool_choice"),
+        (CHAT | {"tools": [TOOL, TOOL]}, "tools.1.function.name"),
+        (CHAT | {"tool_choice": "required"}, "tools"),
+        (CHAT | {"thinking": {"type": "x"}}, "thinking"),
+        (CHAT | {"chat_template_kwargs": {"thinking": 1}}, "chat_template_kwargs.thinking"),
+        (CHAT | {"response_format": {"type": "verse"}}, "response_format.type"),
+        (CHAT | {"max_completion_tokens": 10**6}, "max_completion_tokens"),
+        (CHAT | {"max_tokens": 10**6}, "max_tokens"),
+        (CHAT | {"min_tokens": 3}, "min_tokens"),
+        (CHAT | {"continue_final_message": True}, "continue_final_message"),
+    ],
+    "/v1/responses": [
+        ({"input": []}, "input"),
+        ({"input": "a", "max_output_tokens": 10**6}, "max_output_tokens"),
+        ({"input": "a", "reasoning": {"effort": "most"}}, "reasoning.effort"),
+        ({"input": "a", "previous_response_id": "x"}, "previous_response_id"),
+        ({"input": "a", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
+        ({"input": "a", "tools": [{"type": "function"}]}, "tools.0.name"),
+        ({"input": [{"type": "verse"}]}, "input.0.type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0"),
+        ({"input": "a", "temperature": 3}, "temperature"),
+        ({"input": "a", "tool_choice": {"name": "f"}}, "tool_choice"),
+    ],
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_path_of_the_field_at_fault_is_told(http: httpx.Client, path: str) -> None:
+    """In the client's own words, also where the request is translated on its way."""
+    for body, param in PATHS[path]:
+        error = refused(http.post(path, json=body))
+        assert error["param"] == param, (body, error)
+        assert param.partition(".")[0] in error["message"], error
 
 
 def test_an_error_about_a_large_body_is_small(http: httpx.Client) -> None:

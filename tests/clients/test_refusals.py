@@ -51,6 +51,24 @@ def test_probes_need_no_key(keyed: Served, path: str) -> None:
     assert httpx.get(keyed.url + path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/status.json", "/plan"])
+def test_a_browser_is_asked_for_the_key_of_what_it_shows(keyed: Served, path: str) -> None:
+    """It asks in a dialog of its own, and any user name will do."""
+    refused = httpx.get(keyed.url + path)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == 'Basic realm="isobath: any name, and a key"'
+    answers = [httpx.get(keyed.url + path, auth=("me", key)) for key in ("two", "three")]
+    assert [answer.status_code for answer in answers] == [200, 401]
+    assert httpx.get(keyed.url + path, headers={"authorization": "Bearer one"}).status_code == 200
+
+
+def test_a_browsers_memory_of_the_key_opens_nothing_else(keyed: Served) -> None:
+    """It would send it with what pages of others make it ask for."""
+    me = ("me", "two")
+    assert httpx.post(keyed.url + "/v1/completions", json=SHORT, auth=me).status_code == 401
+    assert httpx.get(keyed.url + "/v1/models", auth=me).status_code == 401
+
+
 def test_a_full_queue_is_told_with_a_time_to_come_back(llm: AsyncLLM) -> None:
     """As many run as can (16), two wait; the nineteenth is refused, and nobody is disturbed."""
     config = ServerConfig(max_num_queued_reqs=2)

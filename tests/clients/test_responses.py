@@ -137,8 +137,8 @@ def test_what_needs_a_memory_is_refused_with_what_to_do(client: openai.OpenAI) -
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content"),
-        ({"input": []}, "messages"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0"),
+        ({"input": []}, "input"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 9}, "temperature"),
         ({"reasoning": {"effort": "enormous"}}, "enormous"),

@@ -135,6 +135,23 @@ def test_the_calls_used_longest_ago_are_forgotten() -> None:
     assert [bool(replay.find(f"{n}.0")) for n in range(3)] == [True, False, True]
 
 
+def test_what_is_kept_is_bounded_in_characters() -> None:
+    """A call of 10 * size characters: its text, its arguments and its piece."""
+
+    def long(number: int, size: int) -> Block:
+        call = ToolCall(str(number), "f", "a" * size)
+        return Block("t" * 8 * size, (call,), ("p" * size,))
+
+    replay = Replay(characters=1000)
+    for number, size in enumerate([40, 30, 30, 20]):
+        replay.remember(long(number, size))
+    assert [bool(replay.find(str(n))) for n in range(4)] == [False, True, True, True]
+    replay.remember(long(2, 20))  # anew, and shorter: counted once
+    replay.remember(long(4, 30))
+    replay.remember(long(5, 101))  # too long for all of it: nobody has to go for it
+    assert [bool(replay.find(str(n))) for n in range(6)] == [False, True, True, True, True, False]
+
+
 @pytest.mark.parametrize("_", range(3))
 def test_ids_cannot_be_guessed(_: int) -> None:
     one, other = call_id(), call_id()

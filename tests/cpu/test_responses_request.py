@@ -202,9 +202,12 @@ def test_a_text_format_is_a_response_format(form: Any, expected: Any) -> None:
 
 def test_the_rest_is_handed_on() -> None:
     fields = {"temperature": 0.0, "top_p": 0.5, "ignore_eos": True, "max_output_tokens": 5}
-    body = body_of("Hi", **fields, reasoning={"effort": "none"}, prompt_cache_key="k", store=False)
+    body = body_of(
+        "Hi", **fields, reasoning={"effort": "none"}, prompt_cache_key="k", cache_salt="s"
+    )
     assert body["max_completion_tokens"] == 5 and body["ignore_eos"] is True
     assert body["reasoning_effort"] == "none" and body["prompt_cache_key"] == "k"
+    assert body["cache_salt"] == "s"
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation"])
@@ -217,13 +220,13 @@ def test_a_memory_is_refused_with_what_to_do_instead(name: str) -> None:
 @pytest.mark.parametrize(
     ("item", "path"),
     [
-        ({"type": "item_reference", "id": "msg_1"}, "input.0.: replay full input"),
-        ({"type": "computer_call"}, "input.0..type"),
-        ({"content": "Hi"}, "input.0..role"),
-        ({"role": "user", "content": [{"type": "input_image"}]}, "input.0..content.0."),
-        ({"role": "user", "content": [{"type": "input_text"}]}, "input.0..content.0..text"),
-        ({"type": "function_call", "name": "a", "arguments": "{}"}, "input.0.: call_id"),
-        ({"type": "function_call_output", "output": "x"}, "input.0..call_id"),
+        ({"type": "item_reference", "id": "msg_1"}, "input.0: replay full input"),
+        ({"type": "computer_call"}, "input.0.type"),
+        ({"content": "Hi"}, "input.0.role"),
+        ({"role": "user", "content": [{"type": "input_image"}]}, "input.0.content.0"),
+        ({"role": "user", "content": [{"type": "input_text"}]}, "input.0.content.0.text"),
+        ({"type": "function_call", "name": "a", "arguments": "{}"}, "input.0: call_id"),
+        ({"type": "function_call_output", "output": "x"}, "input.0.call_id"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_its_path(item: Any, path: str) -> None:

@@ -43,6 +43,7 @@ def draws(count: int, **options) -> list[int]:
         ("frequency_penalty", -3.0),
         ("repetition_penalty", 0.0),
         ("stop", ("",)),
+        ("bad_words", ((),)),
         ("logprobs", 21),
         ("prompt_logprobs", -1),
     ],
@@ -75,6 +76,26 @@ def test_draws_follow_the_softmax() -> None:
 
 def test_top_k_draws_only_the_k_best() -> None:
     assert set(draws(1000, top_k=3)) == set(LOGITS.topk(3).indices.tolist())
+
+
+def test_only_allowed_tokens_are_drawn() -> None:
+    assert set(draws(300, allowed_token_ids=(3, 9, 40), logit_bias={5: 100.0})) == {3, 9, 40}
+    assert not sampler(allowed_token_ids=(3,)).plain and not sampler(bad_words=((3,),)).plain
+
+
+def test_the_last_token_of_a_bad_word_does_not_follow_the_others() -> None:
+    best, second = LOGITS.topk(2).indices.tolist()
+    one = sampler(bad_words=((7, 8, best),))
+    assert one.choose(LOGITS, [7, 8]).token == second
+    for generated in ([], [8], [8, 7], [7, 8, 9]):
+        assert one.choose(LOGITS, generated).token == best
+    assert sampler(bad_words=((best,),)).choose(LOGITS, []).token == second
+
+
+def test_a_completion_that_may_say_nothing_ends() -> None:
+    for temperature in (0.0, 1.0):
+        one = sampler(temperature=temperature, allowed_token_ids=(3,), bad_words=((3,),))
+        assert one.choose(LOGITS, []).token == EOS
 
 
 @settings(deadline=None, max_examples=20)

@@ -71,6 +71,16 @@ def test_a_shared_beginning_shorter_than_a_block_is_no_hit(parts: Parts) -> None
     assert serve(engine, {0: [request]})[1].cached == 0
 
 
+def test_beginnings_are_shared_among_requests_with_the_same_salt(parts: Parts) -> None:
+    engine = Engine(*parts, EngineConfig(num_pages=32))
+    tokens, told = tuple(PREFIX[:300]), []
+    for number, salt in enumerate(["", "a", "a", "b", "", "\udc80"]):
+        params = replace(SIX, cache_salt=salt)
+        told.append(serve(engine, {0: [Request(number, tokens, params)]})[number])
+    assert [got.cached for got in told] == [0, 0, 256, 0, 256, 0]
+    assert all(got.tokens == told[0].tokens for got in told)
+
+
 def test_under_pressure_the_least_recently_used_prefix_goes(parts: Parts) -> None:
     """Eight pages: A, B and C keep two each; A is used again, so D evicts B. Whoever comes back
     gets the same logits, by a hit or by computing again."""

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import uvicorn
+import uvloop
 
-from isobath.server.lifecycle import application
+from isobath.server.lifecycle import application, uvicorn_config
 from isobath.server.state import ServerState
 
 START_S = 30
@@ -44,15 +45,7 @@ def running(state: ServerState) -> Iterator[Served]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(2048)
-    config = uvicorn.Config(
-        application(state),
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        log_level="warning",
-        timeout_keep_alive=75,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn_config(state.config, application(state)))
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
@@ -60,7 +53,7 @@ def running(state: ServerState) -> Iterator[Served]:
         await server.serve(sockets=[listener])
 
     def run() -> None:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())
 
     thread = threading.Thread(target=run, name="uvicorn", daemon=True)
