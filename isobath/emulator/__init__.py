@@ -11,6 +11,7 @@ MI300X.
 from isobath.emulator.faults import (
     Deadlock,
     Fault,
+    HostCall,
     InstructionLimit,
     LaunchError,
     LdsFault,
@@ -30,6 +31,7 @@ from isobath.emulator.launch import Launch, launch, run_program
 __all__ = [
     "Deadlock",
     "Fault",
+    "HostCall",
     "InstructionLimit",
     "Launch",
     "LaunchError",

@@ -249,3 +249,32 @@ def dot_i16(a: Array, b: Array) -> Array:
 
 def dot_u16(a: Array, b: Array) -> Array:
     return (_bytes(a, u16) * _bytes(b, u16)).sum(-1).astype(u32)
+
+
+def _nibbles(a: Array) -> Array:
+    return ((a[..., None] >> np.arange(0, 32, 4, dtype=u32)) & 15).astype(i64)
+
+
+def dot_u4(a: Array, b: Array) -> Array:
+    return (_nibbles(a) * _nibbles(b)).sum(-1).astype(u32)
+
+
+def dot_i4(a: Array, b: Array) -> Array:
+    left, right = ((_nibbles(x) ^ 8) - 8 for x in (a, b))
+    return (left * right).sum(-1).astype(i32)
+
+
+def differences(a: Array, b: Array, kind: type) -> Array:
+    """|a - b| of each unsigned byte or half of two words, on a last axis."""
+    return np.abs(_bytes(a, kind) - _bytes(b, kind))
+
+
+def masked_differences(a: Array, b: Array) -> Array:
+    """v_msad_u8: the sum of |a - b| over the bytes in which b is not zero."""
+    return np.where(_bytes(b, u8) != 0, differences(a, b, u8), 0).sum(-1).astype(u32)
+
+
+def middles_u8(a: Array, b: Array, up: Array) -> Array:
+    """v_lerp_u8: the mean of each byte, rounded up where the byte of `up` is odd."""
+    middle = (_bytes(a, u8) + _bytes(b, u8) + (_bytes(up, u8) & 1)) >> 1
+    return np.ascontiguousarray(middle.astype(u8)).view(u32)[..., 0]

@@ -21,7 +21,7 @@ from isobath.emulator.code import Program
 from isobath.emulator.execute import execute, uses_atomics
 from isobath.emulator.faults import Fault, PoisonDifference, ScheduleDifference
 from isobath.emulator.global_unit import Watch
-from isobath.emulator.machine import Dispatch
+from isobath.emulator.machine import Dispatch, Machine
 from isobath.emulator.perf import Traffic
 from isobath.emulator.races import RaceWatch
 from isobath.emulator.schedule import INSTRUCTION_LIMIT, Order
@@ -57,13 +57,23 @@ def run_checked(
         check_waits(program)
     again = "schedule" in checks or "poison" in checks
     before = buffers.snapshot() if again else []
-    watch = RaceWatch if "lds" in checks else None
+    watches: list[RaceWatch] = []
+    patient = "poison" in checks and uses_atomics(program)
+
+    def watched(machine: Machine) -> RaceWatch:
+        watches.append(RaceWatch(machine, patient=patient))
+        return watches[-1]
+
+    watch = watched if "lds" in checks else None
     shown = [one for one in (traffic, seen) if one]
-    counts = execute(program, buffers.memory, dispatch, watch=watch, shown=shown, limit=limit)
-    if again:
-        result = buffers.snapshot()
-        _repeat(program, buffers, dispatch, checks, before, result)
-        buffers.restore(result)
+    try:
+        counts = execute(program, buffers.memory, dispatch, watch=watch, shown=shown, limit=limit)
+        if again:
+            result = buffers.snapshot()
+            _repeat(program, buffers, dispatch, checks, before, result)
+            buffers.restore(result)
+    except Fault as fault:  # a read of unwritten LDS came first
+        raise next((w.unwritten for w in watches if w.unwritten), fault) from None
     compiled = compile_program(program)
     mix: dict[str, int] = {}
     for block, count in zip(compiled.blocks, counts, strict=True):

@@ -75,6 +75,11 @@ class Descriptor:
     max_threads: int = 0
     arguments: tuple[Argument, ...] = ()
 
+    @property
+    def calls_host(self) -> bool:
+        """Whether the code may ask the host for something."""
+        return any(slot.kind == "hidden_hostcall_buffer" for slot in self.arguments)
+
 
 @dataclass(frozen=True, slots=True)
 class Program:

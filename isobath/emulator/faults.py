@@ -3,6 +3,7 @@
     Fault                        the kernel broke a rule; the message names instruction, wave, lane
     ├── OutOfBounds                  global memory outside every argument
     │   └── ScratchOutOfBounds           private memory outside the wave's frame
+    ├── HostCall                     device_print, or an assert that failed: there is no host
     ├── LdsFault                     something about the workgroup's LDS
     │   ├── LdsOutOfBounds               an address beyond the allocation
     │   ├── LdsRace                      two waves, one place, no barrier between them
@@ -34,6 +35,10 @@ class OutOfBounds(Fault):
 
 class ScratchOutOfBounds(OutOfBounds):
     """A private access outside the lane's frame."""
+
+
+class HostCall(Fault):
+    """The kernel asks the host to print, or to report an assert that failed."""
 
 
 class LdsFault(Fault):

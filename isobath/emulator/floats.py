@@ -115,11 +115,27 @@ def flush(a: Array) -> Array:
     return np.where(np.abs(a) < _SMALLEST_NORMAL, np.copysign(f32(0), a), a)
 
 
+def larger(a: Array, b: Array) -> Array:
+    """v_max: the number where one is NaN; +0 is larger than -0."""
+    result = np.fmax(a, b)
+    if not result.all():  # two zeros differ in their sign at most
+        result = np.where((a == 0) & (b == 0), a + b, result)
+    return result
+
+
+def smaller(a: Array, b: Array) -> Array:
+    """v_min: the number where one is NaN; -0 is smaller than +0."""
+    result = np.fmin(a, b)
+    if not result.all():
+        result = np.where((a == 0) & (b == 0), -(-a - b), result)
+    return result
+
+
 def median(a: Array, b: Array, c: Array) -> Array:
     """v_med3: the middle value; the smallest of the others when one is NaN."""
     any_nan = np.isnan(a) | np.isnan(b) | np.isnan(c)
-    middle = np.fmax(np.fmin(np.fmax(a, b), c), np.fmin(a, b))
-    return np.where(any_nan, np.fmin(np.fmin(a, b), c), middle)
+    middle = larger(smaller(larger(a, b), c), smaller(a, b))
+    return np.where(any_nan, smaller(smaller(a, b), c), middle)
 
 
 def fraction(a: Array) -> Array:

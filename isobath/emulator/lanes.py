@@ -231,6 +231,8 @@ def swizzle_map(text: str) -> Array:
 
 
 def _swizzle_number(offset: int) -> Array:
+    if offset >= 0xC000:
+        raise UnsupportedInstruction("ds_swizzle_b32", f"offset:{offset:#x}", "rotate or FFT")
     if offset & 0x8000:
         order = np.array([offset >> (2 * k) & 3 for k in range(4)])
         return (LANES & ~3) + order[LANES & 3]

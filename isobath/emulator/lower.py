@@ -33,6 +33,7 @@ SATURATED = {
 }
 """What `clamp` means on integers, per opcode."""
 
+_FLOATS = {"f": "f32", "e": "f16", "D": "f64"}
 _VERBATIM = ("s_setreg", "s_getreg", "s_waitcnt")
 _LETTERS = re.compile(r"\b([abcd])\b")
 _MASKED_SHIFT = re.compile(r"^([abc]) & (31|63|15)$|(?<!\w)\(([abc]) & (31|63|15)\)")
@@ -207,13 +208,13 @@ def vector_alu(e: Emitter, opcode: Opcode) -> None:
         if factor and kind not in "feD":
             raise e.unsupported("an output modifier on an integer")
         if factor:
-            value = f"(({value}) * f32({factor}))" if key == "mul" else f"(({value}) * f32(0.5))"
+            value = f"(({value}) * {_FLOATS[kind]}({factor if key == 'mul' else 0.5}))"
     _store_result(e, opcode, target, value, written)
 
 
 def _clamped(e: Emitter, opcode: Opcode) -> str:
     if opcode.destination in "feD":
-        kind = {"f": "f32", "e": "f16", "D": "f64"}[opcode.destination]
+        kind = _FLOATS[opcode.destination]
         return f"fmin(fmax({opcode.expression}, {kind}(0)), {kind}(1))"
     if opcode.name not in SATURATED:
         raise e.unsupported("clamp on this integer opcode")

@@ -73,6 +73,18 @@ def set_mode(e: Emitter) -> None:
     e.emit(f"machine.set_mode({offset}, {size}, {int(value, 0)}, {e.instruction.index})")
 
 
+def hardware_register(e: Emitter) -> None:
+    """s_getreg_b32 of HW_ID: every wave is on the first compute unit."""
+    if not re.match(r"hwreg\((HW_REG_HW_ID|4)\b", e.instruction.operands[1]):
+        raise e.unsupported("only HW_ID is known")
+    e.set_scalar(e.register(0), "u", e.pool.number(0, "u"))
+
+
+def clock(e: Emitter) -> None:
+    """s_memtime, s_memrealtime: blocks executed so far, which is no time but never falls."""
+    e.set_scalar(e.register(0), "U", "machine.clock()")
+
+
 def first_lane(e: Emitter) -> None:
     e.set(0, "u", f"first_lane({e.source(1, 'u')}, {e.lanes})")
 
@@ -145,8 +157,8 @@ def _pair_member(e: Emitter, place: int, high: int, kind: str) -> str:
         raise e.unsupported("a sign modifier on a packed operand")
     if operand.is_register:
         return f"{operand.at(high).name}{kind}"
-    if high and literal_bits(operand.text, "u"):
-        raise e.unsupported("the upper half of a packed constant")
+    # Both halves of an inline constant are the constant, whatever op_sel_hi says: LLVM leaves
+    # op_sel_hi out where only the high result is used, and loads unequal halves into SGPRs.
     return source(operand, kind, e.pool)
 
 
@@ -209,7 +221,7 @@ def mixed_fma(e: Emitter) -> None:
         texts.append(text)
     clamp = e.take("clamp")
     value = f"fma64({', '.join(texts)})"
-    value = f"clip({value}, 0, 1)" if clamp else value
+    value = f"fmin(fmax({value}, 0), 1)" if clamp else value
     if name == "v_fma_mix_f32":
         e.set(0, "f", f"rounded({value})")
         return
@@ -274,12 +286,17 @@ def matrix(e: Emitter) -> None:
 
 
 def _unpacked_16() -> list[str]:
-    kinds = ("f16", "u16", "i16", "b16")
-    return [n for n, o in TABLES.items() if n.endswith(kinds) and set(o.sources) <= set("hne")]
+    """Vector opcodes from 16-bit halves to a half."""
+    halves = set("hne")
+    vector = [(n, o) for n, o in TABLES.items() if n.startswith("v_") and o.destination in halves]
+    return [n for n, o in vector if set(o.sources) <= halves]
 
 
 SPECIAL: dict[str, Callable[[Emitter], None]] = {
     "s_setreg_imm32_b32": set_mode,
+    "s_getreg_b32": hardware_register,
+    "s_memtime": clock,
+    "s_memrealtime": clock,
     "s_setpc_b64": jump,
     "s_swappc_b64": jump,
     "v_readfirstlane_b32": first_lane,

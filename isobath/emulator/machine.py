@@ -173,6 +173,10 @@ class Machine:
             raise UnsupportedInstruction(instruction.name, str(instruction), "rounding, denormals")
         self.mode = new
 
+    def clock(self) -> Array:
+        """Blocks that the machine's waves have executed."""
+        return np.array([[self.counts.sum()]], u64)
+
     def matrix(
         self,
         name: str,

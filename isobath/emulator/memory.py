@@ -14,12 +14,13 @@ import numpy as np
 
 from isobath.emulator.bits import Array, i64, u8
 from isobath.emulator.code import Program
-from isobath.emulator.faults import OutOfBounds
+from isobath.emulator.faults import Fault, HostCall, OutOfBounds
 from isobath.emulator.image import BASE, Image
 from isobath.emulator.storage import Bytes
 
 SPACING = 1 << 36
 _PADDING = 16
+_NULL_PAGE = 1 << 16
 IN_PLACE = 1 << 28
 """From this many bytes on a segment works on the caller's own array; pages stay untouched."""
 
@@ -125,6 +126,8 @@ class Memory:
             mine = active & (number == k)
             offset = address - segment.base
             wrong = mine & ((offset < 0) | (offset + width > segment.size))
+            if width == 4 and wrong.any() and changes_halves(site.program):
+                wrong &= (offset < 0) | (offset >= segment.size) | (address % 4 != 0)
             if store and not segment.writable:
                 wrong = mine
             if segment.valid is not None:
@@ -137,23 +140,28 @@ class Memory:
             raise self.fault(site, address, outside, width, what)
         return parts
 
-    def fault(
-        self, site: Site, address: Array, outside: Array, width: int, what: str
-    ) -> OutOfBounds:
+    def fault(self, site: Site, address: Array, outside: Array, width: int, what: str) -> Fault:
         """What to raise for the lanes of `outside`."""
         wave, lane = (int(x) for x in np.argwhere(outside)[0])
         at = int(address[wave, lane])
+        who = f"{site.describe(wave)}, lane {lane} ({int(outside.sum())} lanes in all)"
+        if at < _NULL_PAGE and site.program.descriptor.calls_host:
+            return HostCall(
+                "the kernel calls the host, and there is none",
+                found=f"{site.text}\n    {who}: an assert that failed, or device_print",
+                effect="a GPU would print, and stop if it was an assert",
+                do="look at the assert's condition in this lane; leave device_print out",
+            )
         return OutOfBounds(
             f"{what} of {width} bytes outside every buffer",
-            found=f"{site.text}\n    {site.describe(wave)}, lane {lane} "
-            f"({int(outside.sum())} lanes in all): address {at:#x}, {self.nearest(at, width)}",
+            found=f"{site.text}\n    {who}: address {at:#x}, {self.nearest(at, width)}",
             effect="a GPU would return or destroy another tensor's bytes, or fault",
             do="check the index, the mask and the 32-bit arithmetic in front of this access",
         )
 
     def nearest(self, address: int, width: int) -> str:
         """Where an address lies with respect to the closest segment, in words."""
-        if address < 1 << 16:
+        if address < _NULL_PAGE:
             return "a null pointer"
         visible = [s for s in self.segments if s.name != "kernel arguments"] or self.segments
 
@@ -170,6 +178,18 @@ class Memory:
         if not segment.writable:
             return f"byte {offset} of {name}, which is read only"
         return f"byte {offset} of {name}, between its elements"
+
+
+def changes_halves(program: Program) -> bool:
+    """Whether atomics of the code may stand for narrower ones: LLVM changes two bytes by a
+    compare-and-swap, or a packed addition, of the aligned word around them, and leaves the rest of
+    the word as it was, also at the end of a buffer."""
+    found = program.cache.get("changes halves")
+    if not isinstance(found, bool):
+        names = (instruction.name for instruction in program.instructions)
+        found = any(name.endswith("_atomic_cmpswap") or "_atomic_pk_" in name for name in names)
+        program.cache["changes halves"] = found
+    return found
 
 
 def full(address: Array, waves: int) -> Array:

@@ -75,6 +75,11 @@ v_ffbh_u32 u u leading_zeros(a)
 v_ffbh_i32 u i leading_signs(a)
 v_ffbl_b32 u u first_one(a)
 v_sad_u32 u uuu maximum(a, b) - minimum(a, b) + c
+v_sad_u16 u uuu differences(a, b, u16).sum(-1, dtype=u32) + c
+v_sad_u8 u uuu differences(a, b, u8).sum(-1, dtype=u32) + c
+v_sad_hi_u8 u uuu (differences(a, b, u8).sum(-1, dtype=u32) << 16) + c
+v_msad_u8 u uuu masked_differences(a, b) + c
+v_lerp_u8 u uuu middles_u8(a, b, c)
 v_mbcnt_lo_u32_b32 u uu b + popcount(a & LANES_BELOW_LOW)
 v_mbcnt_hi_u32_b32 u uu b + popcount(a & LANES_BELOW_HIGH)
 v_accvgpr_read_b32 u u a
@@ -116,10 +121,10 @@ v_sub_f32 f ff a - b
 v_subrev_f32 f ff b - a
 v_mul_f32 f ff a * b
 v_mul_legacy_f32 f ff where((a == 0) | (b == 0), f32(0), a * b)
-v_max_f32 f ff fmax(a, b)
-v_min_f32 f ff fmin(a, b)
-v_max3_f32 f fff fmax(fmax(a, b), c)
-v_min3_f32 f fff fmin(fmin(a, b), c)
+v_max_f32 f ff larger(a, b)
+v_min_f32 f ff smaller(a, b)
+v_max3_f32 f fff larger(larger(a, b), c)
+v_min3_f32 f fff smaller(smaller(a, b), c)
 v_med3_f32 f fff median(a, b, c)
 v_fma_f32 f fff fma(a, b, c)
 v_fmac_f32 f ffd fma(a, b, d)
@@ -164,6 +169,10 @@ v_dot2c_f32_f16 f uud dot2_f16(a, b, d.view(f32))
 v_dot4_i32_i8 i uui dot_i8(a, b) + c
 v_dot4c_i32_i8 i uud dot_i8(a, b) + d.view(i32)
 v_dot4_u32_u8 u uuu dot_u8(a, b) + c
+v_dot8_i32_i4 i uui dot_i4(a, b) + c
+v_dot8c_i32_i4 i uud dot_i4(a, b) + d.view(i32)
+v_dot8_u32_u4 u uuu dot_u4(a, b) + c
+v_dot2c_i32_i16 i uud dot_i16(a, b) + d.view(i32)
 v_dot2_i32_i16 i uui dot_i16(a, b) + c
 v_dot2_u32_u16 u uuu dot_u16(a, b) + c
 """
@@ -173,10 +182,10 @@ v_add_f16 e ee a + b
 v_sub_f16 e ee a - b
 v_subrev_f16 e ee b - a
 v_mul_f16 e ee a * b
-v_max_f16 e ee fmax(a, b)
-v_min_f16 e ee fmin(a, b)
-v_max3_f16 e eee fmax(fmax(a, b), c)
-v_min3_f16 e eee fmin(fmin(a, b), c)
+v_max_f16 e ee larger(a, b)
+v_min_f16 e ee smaller(a, b)
+v_max3_f16 e eee larger(larger(a, b), c)
+v_min3_f16 e eee smaller(smaller(a, b), c)
 v_med3_f16 e eee median(a, b, c)
 v_fma_f16 e eee fma64(a, b, c).astype(f16)
 v_fma_legacy_f16 e eee fma64(a, b, c).astype(f16)
@@ -211,8 +220,8 @@ v_add_f64 D DD a + b
 v_mul_f64 D DD a * b
 v_fma_f64 D DDD fma_f64(a, b, c)
 v_fmac_f64 D DDd fma_f64(a, b, d)
-v_max_f64 D DD fmax(a, b)
-v_min_f64 D DD fmin(a, b)
+v_max_f64 D DD larger(a, b)
+v_min_f64 D DD smaller(a, b)
 v_rcp_f64 D D 1.0 / a
 v_rsq_f64 D D 1.0 / sqrt(a)
 v_sqrt_f64 D D sqrt(a)

@@ -5,6 +5,11 @@ race when one of them changes it. A granule is the smallest LDS width of the ker
 sets of waves that wrote and read it in the present epoch are kept as bits. A write that leaves the
 content as it was is idempotent (redundant layouts store one value from several waves) and only
 joins the writers. Atomics are ordered by themselves and not watched.
+
+Triton hands the result of a scalar atomic to the other lanes through LDS, and where the atomic is
+masked off nobody writes it; the value is then not used. So in code with atomics a read of unwritten
+LDS is kept, and checks.py raises it where another content of LDS changes the result or a fault
+follows.
 """
 
 from __future__ import annotations
@@ -22,10 +27,12 @@ if TYPE_CHECKING:
 
 
 class RaceWatch:
-    """A Watch of one machine (a batch of workgroups)."""
+    """A Watch of one machine (a batch of workgroups). patient: the first read of unwritten LDS is
+    kept in `unwritten` instead of raised."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, *, patient: bool = False) -> None:
+        self.machine, self.patient = machine, patient
+        self.unwritten: UninitialisedLds | None = None
         self.granule = _granule(machine)
         size = len(machine.local.store.octets) // self.granule
         self.writers, self.readers = np.zeros(size, u32), np.zeros(size, u32)
@@ -70,7 +77,10 @@ class RaceWatch:
     ) -> None:
         unwritten = self.last_write[cells] < 0
         if unwritten.any():
-            raise self._uninitialised(site, cells, waves, unwritten)
+            fault = self._uninitialised(site, cells, waves, unwritten)
+            if not self.patient:
+                raise fault
+            self.unwritten = self.unwritten or fault
         foreign = writers & ~bit
         if foreign.any():
             raise self._race(site, cells, waves, foreign, "reads", "wrote")

@@ -79,7 +79,7 @@ def compile_kernel(
     chosen, signature, constexprs, attributes = function._pack_args(
         backend, named, bound, specialization, extra
     )
-    made = getattr(function, "ASTSource", ASTSource)  # Gluon's functions have one of their own
+    made = _gluon_source() if _is_gluon(function) else ASTSource
     source = made(function, signature, constexprs, attributes)
     compiled = compile(source, target=target, options=chosen.__dict__)
     arguments = tuple(
@@ -94,6 +94,18 @@ def compile_kernel(
         compiled.asm["hsaco"],
         compiled.asm["amdgcn"],
     )
+
+
+def _is_gluon(function: Any) -> bool:
+    return bool(getattr(function, "is_gluon", lambda: False)())
+
+
+def _gluon_source() -> Any:
+    """How Gluon, whose layouts are written out, is compiled; its functions know only once they have
+    been launched on a GPU."""
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    return GluonASTSource
 
 
 def _wrap(name: str, value: Any) -> Any:

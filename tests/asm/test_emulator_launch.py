@@ -12,6 +12,10 @@ import pytest
 import torch
 
 from isobath.emulator import LaunchError, OutOfBounds, launch
+from isobath.emulator.isa import TABLES
+from isobath.emulator.lower_special import SPECIAL
+from tests.support import triton_survey_combine as combine
+from tests.support import triton_survey_gluon as gluon_kernels
 from tests.support import triton_tutorial as tutorial
 
 FP8 = ml_dtypes.float8_e4m3fnuz
@@ -54,6 +58,25 @@ def test_fp8_matmul_agrees_with_float64(entry: str, exact: bool) -> None:
     size = np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
     # Each of the 128 / 16 groups cuts at most 16 products by 2**-24 of its largest, rounds once.
     assert (np.abs(out - want) <= size * 8 * 17 * 2.0**-24).all()
+
+
+def test_no_form_of_its_own_hides_a_table_line() -> None:
+    assert not set(SPECIAL) & set(TABLES)
+
+
+def test_a_scalar_of_16_bits_keeps_its_sign() -> None:
+    """One wave folds 64 numbers into a scalar register: s_sext_i32_i16."""
+    x, out = np.arange(-65, -1, dtype=np.int16), np.zeros(6)
+    launch(combine.reductions, 1, x, out, R=1, C=64, AXIS=1, L=1, num_warps=1)
+    assert list(out) == [x.sum(dtype=np.int64), -2, -65, 63, 0, -2]
+
+
+def test_a_gluon_kernel_runs_as_it_is_written() -> None:
+    from triton.experimental.gluon import language as gl
+
+    x, out = rng().standard_normal(500).astype(np.float32), np.zeros(500, np.float32)
+    launch(gluon_kernels.doubled, 2, x, out, 500, B=256, L=gl.BlockedLayout([1], [64], [4], [0]))
+    assert np.array_equal(out, 2 * x)
 
 
 def test_torch_tensors_are_written_in_place() -> None:

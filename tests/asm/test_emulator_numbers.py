@@ -262,6 +262,22 @@ def test_counting_functions() -> None:
     assert [int(n) for n in bits.reverse_bits(x)] == reverse
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_the_smaller_of_two_zeros_is_the_negative_one(kind: type) -> None:
+    """Or the copies of a sort that several waves make would differ in their zeros."""
+    values = np.array([0, -0.0, 1, -1, np.nan], kind)
+    x, y = (part.ravel() for part in np.meshgrid(values, values))
+    largest, smallest = floats.larger(x, y), floats.smaller(x, y)
+    for f in (largest, smallest):
+        assert f.dtype == kind
+    for a, b, high, low in zip(x, y, largest, smallest, strict=True):
+        numbers = [v for v in (a, b) if not np.isnan(v)] or [a]
+        ordered = sorted(numbers, key=lambda v: (float(v), not np.signbit(v)))
+        for got, want in ((high, ordered[-1]), (low, ordered[0])):
+            assert np.isnan(got) if np.isnan(want) else got == want
+            assert np.isnan(got) or np.signbit(got) == np.signbit(want), (a, b, got)
+
+
 def test_segments_of_two_over_pi_join_to_its_digits() -> None:
     """2 / pi = 0.63661977236758134307553505349005744813783858296182579499... (known digits)."""
     digits = Fraction(63661977236758134307553505349005744813783858296182579499, 10**56)

@@ -14,16 +14,20 @@ import torch
 
 from isobath.emulator import (
     Fault,
+    HostCall,
     LdsRace,
     MissingWait,
     OutOfBounds,
     ScheduleDifference,
+    UninitialisedLds,
     UnsupportedInstruction,
     launch,
 )
 from isobath.numerics import FNUZ, OCP, quantize
 from isobath.numerics.compare import Exact, Relative
 from tests.support import triton_faulty as faulty
+from tests.support import triton_fresh as fresh
+from tests.support import triton_survey_combine as combine
 from tests.support import triton_tutorial as tutorial
 
 
@@ -77,6 +81,41 @@ def test_removed_barrier_changes_the_result_of_another_schedule(tmp_path: Path) 
         ScheduleDifference, "order of waves", "argument 1",
         call=lambda: launch(path, 1, x, out, 256, checks="schedule"),
     )  # fmt: skip
+
+
+def test_unwritten_lds_behind_an_atomic_is_reported_where_it_matters(tmp_path: Path) -> None:
+    counter, out = np.zeros(1, np.int32), np.zeros(4, np.int32)
+    run = launch(fresh.ticket, 4, counter, out, 5)
+    path = edited(tmp_path, run, r"^\tds_write_b32 .*$", "\ts_nop 0")
+    reported(
+        UninitialisedLds, "ds_read_b32", "never written",
+        call=lambda: launch(path, 4, counter, out, 5),
+    )  # fmt: skip
+    # A float maximum is two integer atomics, one of them masked off: nobody writes its result.
+    x, best = np.array([1, -2, 3], np.float32), np.zeros(1, np.float32)
+    launch(combine.scalar_atomics, 3, x, best, OP="max")
+    assert best[0] == 3
+
+
+def test_half_an_atomics_word_may_lie_past_the_end_and_a_whole_one_may_not() -> None:
+    x, total = np.arange(9, dtype=np.float16), np.zeros(1, np.float16)
+    launch(combine.scalar_atomics, 9, x, total, OP="add")
+    assert total[0] == 36
+    reported(
+        OutOfBounds, "buffer x (16 bytes)",
+        call=lambda: launch(combine.scalar_atomics, 9, x[:8].copy(), total, OP="add"),
+    )  # fmt: skip
+
+
+def test_a_call_of_the_host_is_named() -> None:
+    x, out = np.arange(64, dtype=np.int32), np.zeros(64, np.int32)
+    reported(HostCall, "device_print", call=lambda: launch(combine.printed, 1, x, out, B=64))
+    reported(
+        HostCall, "lane 10 ", "assert",
+        call=lambda: launch(combine.asserted, 1, x, out, B=64, debug=True),
+    )  # fmt: skip
+    launch(combine.asserted, 1, x % 10, out, B=64, debug=True)
+    assert np.array_equal(out, x % 10)
 
 
 def test_slot_past_the_cache_is_out_of_bounds() -> None:
