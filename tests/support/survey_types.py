@@ -264,7 +264,7 @@ def others(s: Survey, d: Draw) -> None:
     s.add("rows by descriptor", kernels.rows_by_descriptor, 1, (r, at, zeros(16, 32), 40),
           lambda: {2: r[at] * 2}, widths=(4,), C=32, B=16)  # fmt: skip
     v, w = (d.integers(-(2**31), 2**31, 128) for _ in range(2))
-    s.add("inline assembly", kernels.assembly, 1, (v, w, zeros(8, 128, kind=i32)),
+    s.add("assembly of bytes", kernels.assembly, 1, (v, w, zeros(8, 128, kind=i32)),
           lambda: {2: of_assembly(v, w)}, widths=(1, 4), B=128)  # fmt: skip
     s.add("clock", kernels.clock, 1, (zeros(2, kind=i32),), lambda: {0: [1, 1]}, widths=(1,))
 
