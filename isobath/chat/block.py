@@ -96,8 +96,13 @@ class BlockReader:
             return
         if self._step == self._value and MARK not in self._buffer:
             self._argue(self._calls[-1].arguments.add(self._buffer))
-        if self._step in (self._value, self._body):
+        if self.open:
             self._argue(self._calls[-1].arguments.cut(complete))
+
+    @property
+    def open(self) -> bool:
+        """Whether a call has begun and not closed."""
+        return self._step in (self._value, self._body)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:

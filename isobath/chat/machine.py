@@ -108,8 +108,10 @@ class Machine:
         return self._said()
 
     def finish(self, reason: str) -> list[Delta]:
-        """The answer has ended; reason is the engine's "stop", "length" or "abort". Call once."""
+        """The answer has ended: by the model itself ("stop"), by a stop text or token of the
+        request ("stop_text"), or "length" or "abort". Call once."""
         assert not self._finish_reason, "the answer has ended"
+        whole = reason == "stop" or not (self._block and self._block.open)
         if self._block:
             self._block.finish(complete=reason == "stop")
             self._deltas += self._block.deltas()
@@ -123,7 +125,10 @@ class Machine:
             self._reasoning = []
             self.reasoning_tokens = 0
         calls = self._calls()
-        self._finish_reason = "tool_calls" if reason == "stop" and calls else reason
+        stopped = reason in ("stop", "stop_text")
+        self._finish_reason = "stop" if stopped else reason
+        if stopped and calls and whole:
+            self._finish_reason = "tool_calls"
         if self._replay is not None and calls:
             self._remember(self._replay, calls)
         return self._said()
@@ -135,8 +140,8 @@ class Machine:
 
     @property
     def finish_reason(self) -> str:
-        """After finish(): "stop", "length", "tool_calls" (an answer with calls that was not cut
-        off) or "abort"."""
+        """After finish(): "stop", "length", "tool_calls" (an answer with calls, none of them cut
+        off by a stop text or the length limit) or "abort"."""
         return self._finish_reason
 
     def _run(self) -> None:

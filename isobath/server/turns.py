@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from isobath.chat import Answer, Conversation, Delta, Machine, Tool
 from isobath.engine.async_llm import Piece
+from isobath.engine.output import Completion
 from isobath.engine.sampling import SamplingParams
 from isobath.server.asked import clamped
 from isobath.server.backend import Route
@@ -122,7 +123,7 @@ async def turn(state: ServerState, prepared: Prepared) -> Turn:
             for token, text in piece.parts:
                 deltas += machine.feed(token, text)
             if done is not None:
-                deltas += machine.finish(done.finish_reason)
+                deltas += machine.finish(_end(done, state.engine.text.eos))
                 cached = max(cached, done.cached_tokens)
             usage = Usage(
                 len(prepared.prompt), cached, tokens[piece.index], machine.reasoning_tokens
@@ -133,3 +134,9 @@ async def turn(state: ServerState, prepared: Prepared) -> Turn:
                 if not (message.content or message.calls) and state.metrics is not None:
                     state.metrics.empty_completion()
                 yield Ended(piece.index, reason, done.stop_reason, usage, message)
+
+
+def _end(done: Completion, eos: int) -> str:
+    """How a completion ended, as Machine.finish has it."""
+    own = done.stop_reason in (None, eos)
+    return "stop_text" if done.finish_reason == "stop" and not own else done.finish_reason

@@ -164,6 +164,21 @@ def test_calls_of_tools_arrive_with_their_arguments(
     assert len({c.id for c in calls}) == 2
 
 
+def test_what_a_stop_text_cuts_off_is_neither_an_answer_nor_a_call(
+    llm: AsyncLLM, chat: ChatFormat
+) -> None:
+    """Reasoning that was cut is no content, and a client does not run a call that was."""
+    asked = ASKED | {"tools": [WEATHER], "max_tokens": 500}
+    with saying(llm, chat, CALL, CALL) as sdk:
+        [thought] = sdk.chat.completions.create(**asked, stop="calls.").choices
+        [called] = sdk.chat.completions.create(**asked, stop="öln").choices
+    assert thought.finish_reason == "stop" and not thought.message.content
+    assert thought.message.reasoning_content == "Two "
+    assert called.finish_reason == "stop"
+    [call] = called.message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "K"}
+
+
 def test_the_first_delta_of_a_call_names_it_and_later_ones_do_not(
     llm: AsyncLLM, chat: ChatFormat
 ) -> None:

@@ -181,6 +181,22 @@ CASES = {
     "12 answers without </think>": Case(
         "Hi there" + EOS, "Hi there", thinking=True, streamed=("Hi there", "Hi there")
     ),
+    "12 but not when a stop text cut the reasoning": Case(
+        "Hi there", "", "Hi there", thinking=True, reason="stop_text"
+    ),
+    "a stop text inside a string": Case(
+        OPEN + BASH_TAG + '<｜DSML｜parameter name="command" string="true">rm -r /tmp',
+        calls=[("bash", {"command": "rm -r /tmp"})],
+        reason="stop_text",
+    ),
+    "a stop text inside a number": Case(
+        OPEN + BASH_TAG + '<｜DSML｜parameter name="timeout" string="false">12',
+        calls=[("bash", {})],
+        reason="stop_text",
+    ),
+    "a stop text behind a call": Case(
+        OPEN + LS, calls=LSED, reason="stop_text", finish="tool_calls"
+    ),
     "13 text after the block": called(OPEN + LS + CLOSE + "\n\nDone. <｜DSML｜x> <br>", LSED),
     "14 no tools": Case("a" + OPEN + LS + CLOSE + EOS, "a" + OPEN + LS + CLOSE, tools=()),
     "16 the end as text": Case("Hi" + EOS, "Hi"),
