@@ -2,6 +2,8 @@
 
 A frame is `data: `, JSON and an empty line, with LF alone: benchmark clients split at two of them,
 and read every other line as JSON, so no comment goes out where the caller does not ask for it.
+Three characters that many readers take for the end of a line are escaped; all others are plain
+UTF-8.
 The first frame is awaited before anything is sent, so what is wrong with a request is an ordinary
 error; an error after it is a frame of its own, and the last.
 """
@@ -25,6 +27,8 @@ from isobath.server.guard import SEND
 log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"
+BREAKS = {"\x85": b"\\u0085", "\u2028": b"\\u2028", "\u2029": b"\\u2029"}
+"""What str.splitlines() and the readers made with it break at, and JSON does not escape."""
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _encode = msgspec.json.encode
 
@@ -108,7 +112,8 @@ class EventStream(Response):
         await start({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             async for data in self._alive() if self._keep_alive else self._plain():
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                body = data if data.isascii() else _in_lines(data)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
         except Exception as error:
             told = api_error(error)
             if told.status >= 500:
@@ -138,3 +143,10 @@ class EventStream(Response):
                 following = asyncio.ensure_future(anext(self._frames, b""))
         finally:
             await cancelled(following)
+
+
+def _in_lines(data: bytes) -> bytes:
+    """Frames without BREAKS, which stand nowhere in them but in JSON's strings."""
+    for character, escape in BREAKS.items():
+        data = data.replace(character.encode(), escape)
+    return data

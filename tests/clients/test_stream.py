@@ -13,8 +13,10 @@ from isobath import AsyncLLM
 from isobath.chat import ChatFormat
 from isobath.config import ServerConfig
 from isobath.engine.llm import BUNDLED
+from isobath.model.text import EOS
 from isobath.server.state import ServerState
 from tests.support.http_server import Served, running
+from tests.support.scripted import Scripted
 
 COMPLETION = {"prompt": "The json module", "max_tokens": 12, "ignore_eos": True, "seed": 3}
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 12, "ignore_eos": True}
@@ -64,6 +66,38 @@ def test_characters_of_several_tokens_are_never_split(http: httpx.Client, llm: A
     assert len(texts) == 24
     whole = http.post("/v1/completions", json=body).json()["choices"][0]["text"]
     assert "".join(texts) == whole
+
+
+SEPARATED = "a\u2028b\u2029c\x85d"
+ASKS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/completions", {"prompt": "Hi"}),
+    ("/v1/chat/completions", {"messages": CHAT["messages"]}),
+    ("/v1/messages", {"messages": CHAT["messages"]}),
+    ("/v1/responses", {"input": "Hi"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+def test_what_unicode_takes_for_the_end_of_a_line_is_none(
+    llm: AsyncLLM, chat: ChatFormat, path: str, body: dict[str, Any]
+) -> None:
+    """httpx, by which guidellm and others read, splits lines at these characters."""
+    backend = Scripted(llm.text, llm.limits, ["</think>" + SEPARATED + EOS])
+    with running(ServerState(ServerConfig(), backend, chat)) as server:
+        asked = body | {"max_tokens": 100, "stream": True}
+        with httpx.stream("POST", server.url + path, json=asked, timeout=120) as stream:
+            lines = [line for line in stream.iter_lines() if line.startswith("data: {")]
+    told = [json.loads(line.removeprefix("data: ")) for line in lines]
+    text = "".join(_delta(one) for one in told)
+    assert text.removeprefix("</think>") == SEPARATED
+
+
+def _delta(told: dict[str, Any]) -> str:
+    """The text that a chunk or event of any route adds."""
+    if "choices" in told:
+        return "".join(_text(choice) for choice in told["choices"])
+    delta = told.get("delta", "")
+    return delta if isinstance(delta, str) else delta.get("text", "")
 
 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
