@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,13 @@ class BadLine(Exception):
     custom_id: str | None = None
 
 
-def requests_of(text: str) -> list[str]:
-    """The lines that say something."""
-    return [line for line in text.splitlines() if line.strip()]
+Line = tuple[int, str]
+"""Its number in the file, from 1, and what it says."""
+
+
+def requests_of(text: str) -> list[Line]:
+    """The lines that say something. Only a line feed ends one: JSON may hold what else could."""
+    return [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def parsed(line: str, number: int) -> tuple[str, str, dict[str, Any]]:
@@ -70,7 +74,7 @@ def parsed(line: str, number: int) -> tuple[str, str, dict[str, Any]]:
 
 
 async def run(
-    lines: list[str],
+    lines: Sequence[Line],
     out: TextIO,
     client: httpx.AsyncClient,
     *,
@@ -90,7 +94,7 @@ async def run(
         advance()
 
     async with asyncio.TaskGroup() as group:
-        for number, line in enumerate(lines, 1):
+        for number, line in lines:
             group.create_task(one(number, line))
     return outcome
 
@@ -133,7 +137,7 @@ async def _sent(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> h
 class Job:
     """What is to be answered, where to, and how much of it at once."""
 
-    lines: list[str]
+    lines: Sequence[Line]
     target: Path
     concurrency: int
 

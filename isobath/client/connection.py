@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,8 +92,8 @@ class Connection:
                 if response.is_error:
                     response.read()
                 self._checked(response)
-                for line in response.iter_lines():
-                    if line.startswith("data:") and line[5:].strip() != "[DONE]":
+                for line in _lines(response.iter_bytes()):
+                    if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
                         yield from _taken(json.loads(line[5:]), answer)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -123,6 +123,14 @@ class Connection:
             found=f"{type(error).__name__}: {error}",
             do="start one with isobath serve, or pass its --url",
         )
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """What line feeds end. httpx would also split at characters that JSON leaves in texts."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
 
 
 def _taken(chunk: Mapping[str, Any], answer: Answer) -> Iterator[tuple[str, str]]:

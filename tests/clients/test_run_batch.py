@@ -51,8 +51,14 @@ def test_every_line_has_one_entry_and_bad_ones_say_why(server: Served, tmp_path:
     assert rows["unknown model"]["response"]["status_code"] == 404
     assert rows["out of range"]["response"]["status_code"] == 400
     assert "line 2 is not JSON" in rows[None]["error"]["message"]
+    assert "line 6" in rows["no route"]["error"]["message"]
     assert "/v1/embeddings" not in rows["no route"]["error"]["message"]
     assert rows["no route"]["error"]["code"] == "invalid_request"
+
+
+def test_only_line_feeds_end_a_line() -> None:
+    text = json.dumps({"a": "x\u2028y\x85z"}, ensure_ascii=False)
+    assert requests_of(f"{text}\r\n\n{text}") == [(1, text + "\r"), (3, text)]
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", '{"custom_id": "a"}', '{"custom_id": 3}'])
@@ -64,7 +70,7 @@ def test_what_is_no_request_says_which_line(line: str) -> None:
 
 def test_without_a_server_an_engine_is_loaded_for_the_file(tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
-    lines = [request("a"), request("b", n=2)]
+    lines = requests_of(request("a") + "\n" + request("b", n=2))
     outcome = main(Job(lines, target, 2), ServerConfig(threads=1), url=None, api_key=None)
     rows = answered(target)
     assert (outcome.good, outcome.bad) == (2, 0)
@@ -73,5 +79,10 @@ def test_without_a_server_an_engine_is_loaded_for_the_file(tmp_path: Path) -> No
 
 def test_a_server_that_is_not_there_becomes_an_entry(tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
-    main(Job([request("a")], target, 1), ServerConfig(), url="http://127.0.0.1:9", api_key=None)
+    main(
+        Job(requests_of(request("a")), target, 1),
+        ServerConfig(),
+        url="http://127.0.0.1:9",
+        api_key=None,
+    )
     assert answered(target)["a"]["error"]["code"] == "failed"
