@@ -8,12 +8,13 @@ text is trusted to be gfx942; nothing here knows what an instruction does.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isobath.emulator.faults import LaunchError
+from isobath.emulator.faults import LaunchError, UnsupportedInstruction
 
 if TYPE_CHECKING:
     from isobath.emulator.image import Image
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 _FLAGS_NAMES = "offen idxen sc0 sc1 nt glc slc clamp gds lds tfe addr64 row_mirror row_half_mirror"
 FLAGS = frozenset(_FLAGS_NAMES.split())
 _VERBATIM = ("s_waitcnt", "s_setreg_imm32_b32", "s_setreg_b32", "s_getreg_b32")
-_MNEMONIC = re.compile(r"^\s+((?:s|v|ds|global|buffer|flat|scratch)_\w+)\s*(.*)$")
+_STATEMENT = re.compile(r"^\s*(\S+)\s*(.*)$")
+_SECTION = re.compile(r"^\s*\.(text|section|amdgpu_metadata|amdhsa_kernel)\b\s*(\S*)")
 _LABEL = re.compile(r"^(?:[0-9a-f]+ )?<?([.\w$]+)>?:")
 _DIRECTIVE = re.compile(r"^\s*\.(amdhsa_\w+)\s+(\S+)")
 _MODIFIER = re.compile(r"^([a-z]\w*):(.*)$")
@@ -153,19 +155,43 @@ def parse_instruction(index: int, line: int, name: str, rest: str) -> Instructio
 
 
 def parse_instructions(text: str) -> tuple[tuple[Instruction, ...], dict[str, int]]:
-    """(instructions, label -> index) of assembly or disassembly text."""
+    """(instructions, label -> index) of assembly or disassembly text.
+
+    Whatever stands in code and is neither a label nor a directive of the compiler is an
+    instruction, so that nothing a user wrote into inline assembly is passed over.
+    """
     found: list[Instruction] = []
     labels: dict[str, int] = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = re.split(r";|//", raw, maxsplit=1)[0].rstrip()
-        label = _LABEL.match(line)
+    for number, statement, label in _statements(text):
         if label:
-            labels[label[1]] = len(found)
-            line = " " + line[label.end() :]
-        match = _MNEMONIC.match(line)
-        if match:
+            labels[label] = len(found)
+        elif match := _STATEMENT.match(statement):
             found.append(parse_instruction(len(found), number, match[1], match[2]))
+    for instruction in found:
+        if instruction.name.startswith(("s_branch", "s_cbranch")):
+            if not set(instruction.operands) & set(labels):
+                raise UnsupportedInstruction(instruction.name, str(instruction), "no such label")
     return tuple(found), labels
+
+
+def _statements(text: str) -> Iterator[tuple[int, str, str]]:
+    """(line, statement, "") or (line, "", label) of every line that is code."""
+    assembly = ".amdhsa_kernel" in text
+    code, inline = not assembly, False
+    for number, raw in enumerate(text.splitlines(), 1):
+        inline = (inline or "#ASMSTART" in raw) and "#ASMEND" not in raw
+        line = re.split(r";|//", raw, maxsplit=1)[0].rstrip()
+        section = _SECTION.match(line) if assembly else None
+        if section:
+            code = section[1] == "text" or section[2].startswith(".text")
+            continue
+        label = _LABEL.match(line)
+        if label and (code or not assembly):
+            yield number, "", label[1]
+            line = " " + line[label.end() :]
+        directive = line.lstrip().startswith(".") and not inline
+        if code and line.strip() and not directive and (assembly or line[0].isspace()):
+            yield number, line, ""
 
 
 @lru_cache(maxsize=256)
