@@ -1,8 +1,8 @@
 """The prefix cache: finished blocks of tokens, found again by what they hold.
 
 A block is BLOCK_TOKENS consecutive tokens beginning at a multiple of it; its key is a hash of the
-model, the cache layout, the dialect, the salt and every token from the start of the sequence through
-the block's end, so equal keys mean equal bytes. A salt keeps those apart who must not learn, by the
+model, the cache layout, the dialect, the salt and every token from the sequence's start through the
+block's end, so equal keys mean equal bytes. A salt keeps those apart who must not learn, by the
 time an answer takes, what others have sent. A block owns one page. To go on from a block's end a
 sequence also needs what is not in pages: its window rows and compressor rings. They lie in a
 snapshot slot, taken when a sequence stood exactly there. A hit is therefore the longest run of

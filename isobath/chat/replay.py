@@ -2,7 +2,8 @@
 
 A client sends arguments back as JSON, from which the model's own spelling cannot be had again; a
 prompt that spells a call differently shares no prefix with what was computed. Bounded in calls and
-in characters, since a call may hold a whole file: those used longest ago are forgotten. Used from the event loop and from threads that render prompts.
+in characters, since a call may hold a whole file: those used longest ago are forgotten. Used from
+the event loop and from threads that render prompts.
 """
 
 from __future__ import annotations

@@ -168,9 +168,9 @@ def parse_instructions(text: str) -> tuple[tuple[Instruction, ...], dict[str, in
         elif match := _STATEMENT.match(statement):
             found.append(parse_instruction(len(found), number, match[1], match[2]))
     for instruction in found:
-        if instruction.name.startswith(("s_branch", "s_cbranch")):
-            if not set(instruction.operands) & set(labels):
-                raise UnsupportedInstruction(instruction.name, str(instruction), "no such label")
+        branch = instruction.name.startswith(("s_branch", "s_cbranch"))
+        if branch and not labels.keys() & set(instruction.operands):
+            raise UnsupportedInstruction(instruction.name, str(instruction), "no such label")
     return tuple(found), labels
 
 

@@ -1,4 +1,4 @@
-"""Opcodes that no kernel of the other tests holds, one instruction a kernel, against Python's integers.
+"""Opcodes that few kernels hold, one instruction a kernel, against Python's integers.
 
 SCALAR: a, b are the 64-bit sources, s and t their low words; d is the old destination (b), SCC is 1
 before. An entry gives the result and SCC after, None where it stays 1. VECTOR: three 32-bit words.
@@ -71,8 +71,10 @@ SCALAR: dict[str, Scalar] = {
     "s_xnor_b64 s[24:25], s[20:21], s[22:23]": lambda a, b, s, t: (r := ~(a ^ b) & LONG, r != 0),
     "s_min_u32 s24, s20, s22": lambda a, b, s, t: (min(s, t), s < t),
     "s_max_u32 s24, s20, s22": lambda a, b, s, t: (max(s, t), s >= t),
-    "s_min_i32 s24, s20, s22": lambda a, b, s, t: (min(signed(s), signed(t)), signed(s) < signed(t)),
-    "s_max_i32 s24, s20, s22": lambda a, b, s, t: (max(signed(s), signed(t)), signed(s) >= signed(t)),
+    "s_min_i32 s24, s20, s22": lambda a, b, s, t: (
+        min(signed(s), signed(t)), signed(s) < signed(t)),
+    "s_max_i32 s24, s20, s22": lambda a, b, s, t: (
+        max(signed(s), signed(t)), signed(s) >= signed(t)),
     "s_abs_i32 s24, s20": lambda a, b, s, t: (abs(signed(s)), s != 0),
     "s_absdiff_i32 s24, s20, s22": lambda a, b, s, t: (
         r := abs(signed(s - t)), r & WORD != 0),
