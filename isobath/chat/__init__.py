@@ -11,7 +11,15 @@ Knows the checkpoint's folder and tokenizer, and no engine or HTTP.
 """
 
 from isobath.chat.conversation import Conversation, Message, Rendered, Tool, ToolCall
-from isobath.chat.deltas import Answer, CallArguments, CallBegin, Content, Delta, Reasoning
+from isobath.chat.deltas import (
+    Answer,
+    CallArguments,
+    CallBegin,
+    Content,
+    Delta,
+    Reasoning,
+    joined,
+)
 from isobath.chat.format import VARIANTS, ChatFormat
 from isobath.chat.machine import Machine
 from isobath.chat.normalise import conversation_of
@@ -36,4 +44,5 @@ __all__ = [
     "ToolCall",
     "call_id",
     "conversation_of",
+    "joined",
 ]

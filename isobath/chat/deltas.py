@@ -6,6 +6,7 @@ again as content at the end (see chat/machine.py), so that a client that shows c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from isobath.chat.conversation import ToolCall
@@ -43,6 +44,22 @@ class CallArguments:
 
 
 Delta = Reasoning | Content | CallBegin | CallArguments
+
+
+def joined(deltas: Iterable[Delta]) -> list[Delta]:
+    """The same with neighbours of one kind as one."""
+    out: list[Delta] = []
+    for delta in deltas:
+        match out[-1] if out else None, delta:
+            case Reasoning(text), Reasoning(more):
+                out[-1] = Reasoning(text + more)
+            case Content(text), Content(more):
+                out[-1] = Content(text + more)
+            case CallArguments(index, text), CallArguments(same, more) if index == same:
+                out[-1] = CallArguments(index, text + more)
+            case _:
+                out.append(delta)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

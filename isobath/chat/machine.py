@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from isobath.chat.block import BlockReader
 from isobath.chat.conversation import Tool, ToolCall
-from isobath.chat.deltas import Answer, CallArguments, Content, Delta, Reasoning
+from isobath.chat.deltas import Answer, Content, Delta, Reasoning, joined
 from isobath.chat.format import ChatFormat
 from isobath.chat.replay import Block, Replay, call_id
 from isobath.chat.tags import (
@@ -277,24 +277,8 @@ class Machine:
 
     def _said(self) -> list[Delta]:
         """The deltas since the last time, those of one kind joined."""
-        if len(self._deltas) > 1:
-            self._join()
         out, self._deltas = self._deltas, []
-        return out
-
-    def _join(self) -> None:
-        out: list[Delta] = []
-        for delta in self._deltas:
-            match out[-1] if out else None, delta:
-                case Reasoning(text), Reasoning(more):
-                    out[-1] = Reasoning(text + more)
-                case Content(text), Content(more):
-                    out[-1] = Content(text + more)
-                case CallArguments(index, text), CallArguments(same, more) if index == same:
-                    out[-1] = CallArguments(index, text + more)
-                case _:
-                    out.append(delta)
-        self._deltas = out
+        return joined(out) if len(out) > 1 else out
 
     def _calls(self) -> tuple[ToolCall, ...]:
         return tuple(call for block in self._blocks for call in block.calls)

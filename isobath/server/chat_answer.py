@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from isobath.chat import Answer, CallArguments, CallBegin, Content, Delta, Reasoning
+from isobath.chat import Answer, CallBegin, Content, Delta, Reasoning, joined
 from isobath.model.text import Text
 from isobath.server.logprobs import Names, Record, finite
 from isobath.server.turns import Usage
@@ -53,7 +53,7 @@ def message_of(answer: Answer, *, reasoning: bool) -> dict[str, Any]:
 
 def deltas_of(deltas: Sequence[Delta], *, reasoning: bool) -> Iterator[dict[str, Any]]:
     """The `delta` objects of chunks; neighbours of one kind become one."""
-    for delta in _joined(deltas):
+    for delta in joined(deltas):
         if isinstance(delta, Reasoning):
             if reasoning:
                 yield {"reasoning_content": delta.text, "reasoning": delta.text}
@@ -66,27 +66,6 @@ def deltas_of(deltas: Sequence[Delta], *, reasoning: bool) -> Iterator[dict[str,
         else:
             function = {"arguments": delta.fragment}
             yield {"tool_calls": [{"index": delta.index, "function": function}]}
-
-
-def _joined(deltas: Sequence[Delta]) -> Iterator[Delta]:
-    last: Delta | None = None
-    for delta in deltas:
-        if isinstance(last, Reasoning) and isinstance(delta, Reasoning):
-            last = Reasoning(last.text + delta.text)
-        elif isinstance(last, Content) and isinstance(delta, Content):
-            last = Content(last.text + delta.text)
-        elif (
-            isinstance(last, CallArguments)
-            and isinstance(delta, CallArguments)
-            and last.index == delta.index
-        ):
-            last = CallArguments(last.index, last.fragment + delta.fragment)
-        else:
-            if last is not None:
-                yield last
-            last = delta
-    if last is not None:
-        yield last
 
 
 def logprobs_of(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Request
 from pydantic import Field
 
-from isobath.chat import conversation_of
+from isobath.chat import Conversation, conversation_of
 from isobath.engine.sampling import MAX_LOGPROBS
 from isobath.engine.structure_chat import structure_for_chat
 from isobath.server.asked import check_lengths, logprob_count, route_of
@@ -43,6 +43,26 @@ class Rendering(Lenient):
             size += len(content) if isinstance(content, str) else 256
         return size > LONG or len(self.messages) > 100
 
+    def conversation(
+        self, state: ServerState, served: Served, response_format: dict[str, Any] | None = None
+    ) -> Conversation:
+        """What is to be rendered. Where the request leaves open how to think, what the model's name
+        says holds, then the server's own defaults. Raises RequestError."""
+        default = dict(state.config.default_chat_template_kwargs)
+        if served.thinking is not None:
+            default["thinking"] = served.thinking
+        return conversation_of(
+            self.messages,
+            self.tools,
+            reasoning_effort=self.reasoning_effort,
+            thinking=self.think if self.thinking is None else self.thinking,
+            chat_template_kwargs=self.chat_template_kwargs,
+            default_kwargs=default,
+            response_format=response_format,
+            add_generation_prompt=self.add_generation_prompt is not False,
+            continue_final_message=bool(self.continue_final_message),
+        )
+
 
 class ChatRequest(Rendering, GenerationFields):
     """The body of POST /v1/chat/completions."""
@@ -70,17 +90,7 @@ class ChatRequest(Rendering, GenerationFields):
             self.parallel_tool_calls,
             structured_outputs=self.structured_outputs,
         )
-        conversation = conversation_of(
-            self.messages,
-            self.tools,
-            reasoning_effort=self.reasoning_effort,
-            thinking=self.think if self.thinking is None else self.thinking,
-            chat_template_kwargs=self.chat_template_kwargs,
-            default_kwargs=default_kwargs(state, served),
-            response_format=self.response_format,
-            add_generation_prompt=self.add_generation_prompt is not False,
-            continue_final_message=bool(self.continue_final_message),
-        )
+        conversation = self.conversation(state, served, self.response_format)
         count = (self.top_logprobs or 0) if self.logprobs else None
         params = self.sampling(
             state,
@@ -96,11 +106,3 @@ class ChatRequest(Rendering, GenerationFields):
             calls=self.tool_choice != "none",
             truncate=self.truncate_prompt_tokens,
         )
-
-
-def default_kwargs(state: ServerState, served: Served) -> dict[str, Any]:
-    """What holds where a request says nothing: the server's, and before it the model name's."""
-    kwargs = dict(state.config.default_chat_template_kwargs)
-    if served.thinking is not None:
-        kwargs["thinking"] = served.thinking
-    return kwargs

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from isobath.chat import conversation_of
 from isobath.model.text import BOS, EOS
 from isobath.server.asked import request_id
-from isobath.server.chat_body import ChatRequest, Rendering, default_kwargs
+from isobath.server.chat_body import ChatRequest, Rendering
 from isobath.server.completions_body import CompletionRequest, prompts
 from isobath.server.errors import RESPONSES, check_unicode, invalid
 from isobath.server.fields import Lenient, TokenId
@@ -120,16 +119,7 @@ def _tokenized(state: ServerState, body: TokenizeRequest) -> list[int]:
     if body.prompt is not None:
         return state.engine.text.encode(body.prompt, bos=False)
     served = state.models.resolve(body.model)
-    conversation = conversation_of(
-        body.messages,
-        body.tools,
-        reasoning_effort=body.reasoning_effort,
-        thinking=body.think if body.thinking is None else body.thinking,
-        chat_template_kwargs=body.chat_template_kwargs,
-        default_kwargs=default_kwargs(state, served),
-        add_generation_prompt=body.add_generation_prompt is not False,
-        continue_final_message=bool(body.continue_final_message),
-    )
+    conversation = body.conversation(state, served)
     return state.chat_format.render(conversation, state.replay).token_ids
 
 
