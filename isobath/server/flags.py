@@ -53,10 +53,12 @@ def _rows(panel: str, *rows: tuple[str, type, str, str]) -> tuple[Flag, ...]:
 
 
 def _ignored(why: str, kind: type, names: str, *, loud: bool = False) -> tuple[Flag, ...]:
-    """Rows of flags that are accepted only. Switches may also be turned off."""
+    """Rows of flags that are accepted only; a bar stands before other names of one. Switches may
+    also be turned off."""
+    rows = [tuple(row.split("|")) for row in names.split()]
     return tuple(
-        Flag((n,), kind, why=why, loud=loud, off=f"--no-{n[2:]}" if kind is bool else "")
-        for n in names.split()
+        Flag(row, kind, why=why, loud=loud, off=f"--no-{row[0][2:]}" if kind is bool else "")
+        for row in rows
     )
 
 
@@ -154,7 +156,8 @@ IGNORED = (
     *_ignored(
         "the checkpoint decides",
         str,
-        "--tokenizer --tokenizer-mode --tool-call-parser --reasoning-parser --quantization "
+        "--tokenizer --tokenizer-mode --tool-call-parser --reasoning-parser --quantization|-q "
+        "--tokenizer-revision --code-revision "
         "--chat-template --chat-template-content-format --config-format --hf-config-path",
     ),
     *_ignored("the checkpoint decides", dict, "--hf-overrides --reasoning-config"),
@@ -178,7 +181,9 @@ IGNORED = (
         "--max-cudagraph-capture-size --max-seq-len-to-capture",
     ),
     *_ignored(
-        "decode graphs are captured for every size that can occur", dict, "--compilation-config"
+        "decode graphs are captured for every size that can occur",
+        dict,
+        "--compilation-config|-cc|-O",
     ),
     *_ignored("pages have one size", int, "--block-size"),
     *_ignored("pages have one size", bool, "--disable-hybrid-kv-cache-manager"),
@@ -187,19 +192,25 @@ IGNORED = (
     *_ignored("each engine is one process", int, "--api-server-count --data-parallel-size-local"),
     *_ignored("each engine is one process", bool, "--disable-frontend-multiprocessing"),
     *_ignored(
-        "each GPU holds all experts", bool, "--enable-expert-parallel --enable-eplb --enable-dbo"
+        "each GPU holds all experts",
+        bool,
+        "--enable-expert-parallel|-ep --enable-eplb --enable-dbo",
     ),
     *_ignored("each GPU holds all experts", str, "--all2all-backend --expert-placement-strategy"),
     *_ignored("it is always so", bool, "--async-scheduling --enable-chunked-prefill"),
     *_ignored("it is always so", bool, "--enable-prompt-tokens-details --language-model-only"),
-    *_ignored("it is always so", bool, "--enable-request-id-headers"),
+    *_ignored("it is always so", bool, "--enable-request-id-headers --disable-fastapi-docs"),
+    *_ignored("it is always so", bool, "--enable-tokenizer-info-endpoint"),
+    *_ignored("it is always so", bool, "--enable-server-load-tracking"),
+    *_ignored("an engine runs on one GPU", bool, "--disable-custom-all-reduce"),
+    *_ignored("the model reads text alone", dict, "--limit-mm-per-prompt --mm-processor-kwargs"),
     *_ignored("requests are logged without their text", bool, "--disable-log-requests"),
     *_ignored("a request draws by its own seed", int, "--seed"),
     *_ignored("weights are read in one way", str, "--safetensors-load-strategy"),
     *_ignored("weights are read in one way", dict, "--model-loader-extra-config"),
     *_ignored("nothing is swapped", float, "--swap-space --cpu-offload-gb"),
     *_ignored(
-        "not built: tokens are generated one by one", dict, "--speculative-config", loud=True
+        "not built: tokens are generated one by one", dict, "--speculative-config|-sc", loud=True
     ),
     *_ignored("not built", dict, "--kv-events-config --kv-transfer-config", loud=True),
     *_ignored("meant for another platform", dict, "--additional-config", loud=True),

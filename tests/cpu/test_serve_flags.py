@@ -24,6 +24,9 @@ RECIPES = {
     "--attention_config.use_fp4_indexer_cache True --max-cudagraph-capture-size 128 "
     """--speculative-config '{"method":"mtp","num_speculative_tokens":3}' """
     "--no-disable-hybrid-kv-cache-manager",
+    "short names": "deepseek-ai/DeepSeek-V4-Flash -tp 1 -dp 8 -ep -q deepseek_v4_fp8 -O3 -O.mode=3 "
+    """-cc '{"mode": 3}' -sc '{"method":"mtp"}' --enable-tokenizer-info-endpoint """
+    "--disable-custom-all-reduce --limit-mm-per-prompt '{}' --tokenizer-revision main",
     "many small ones": "--model /model --host 0.0.0.0 --port 8900 --served-model-name a b c "
     "--no-enable-prefix-caching --max-model-len 133120 --max-num-batched-tokens 8192 --max-num-seqs"
     " 32 --distributed-executor-backend mp --async-scheduling --enable-chunked-prefill "
