@@ -1,8 +1,8 @@
 """The tests' own power: with one opcode's meaning changed, the kernels' results must change.
 
-Every table-driven opcode that the fresh and tutorial kernels execute is changed once, slightly
-(the lowest bit, one percent, the opposite condition). A mutant is noticed when an output differs
-from the right one or the run faults.
+Every table-driven opcode that the fresh and tutorial kernels, and the survey's arithmetic in every
+type, execute is changed once, slightly (the lowest bit, one percent, the opposite condition). A
+mutant is noticed when an output differs from the right one or the run faults.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from isobath.emulator import Launch, launch, run_program
 from isobath.emulator.code import parse_text
 from isobath.emulator.isa import TABLES, Opcode
 from isobath.errors import IsobathError
-from tests.support import triton_fresh, triton_tutorial
+from tests.support import survey_types, triton_fresh, triton_tutorial
 from tests.support.fresh_runs import runs
 
 NOTICED = 0.85
@@ -81,6 +81,9 @@ def battery() -> Iterator[Recorded]:
         if run.kernel not in SLOW:
             kernel = getattr(triton_fresh, run.kernel)
             yield record(kernel, run.grid, run.args, list(run.outputs), **run.constexprs)
+    for name, one in survey_types.survey().runs.items():
+        if name.startswith(("floats", "integers")):
+            yield record(one.kernel, one.grid, one.args, [2], **one.constexprs)
 
 
 def mutant(opcode: Opcode) -> Opcode:
