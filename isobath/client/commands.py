@@ -1,4 +1,5 @@
-"""`isobath chat`, `run-batch` and `collect-env` as typer sees them. Imports nothing heavy."""
+"""`isobath chat`, `complete`, `run-batch` and `collect-env` as typer sees them. Imports nothing
+heavy."""
 
 from __future__ import annotations
 
@@ -49,6 +50,37 @@ def chat(
         connection.close()
 
 
+def complete(
+    url: Url = "http://localhost:8000/v1",
+    model_name: Name = None,
+    api_key: Key = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="At most so many.", show_default="the server's 16")
+    ] = None,
+    quick: Annotated[
+        str | None, typer.Option("--quick", "-q", help="Go on with this, and leave.")
+    ] = None,
+) -> None:
+    """Let a server go on with a text; Ctrl-C stops a completion."""
+    from rich.console import Console
+
+    from isobath.client.complete import complete, repeat
+    from isobath.client.connection import Connection
+
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # gives input() a history and an editor
+    key = api_key or variable("ISOBATH_API_KEY", "") or None
+    connection, console = Connection(url, model=model_name, api_key=key), Console(highlight=False)
+    more = {} if max_tokens is None else {"max_tokens": max_tokens}
+    try:
+        if quick is None:
+            repeat(connection, console, more)
+        elif not complete(connection, console, quick, more).finish_reason:
+            raise SystemExit(1)
+    finally:
+        connection.close()
+
+
 def run_batch(
     source: Annotated[Path, typer.Option("--input-file", "-i", help="JSONL; - is stdin.")],
     target: Annotated[Path, typer.Option("--output-file", "-o", help="JSONL; it is replaced.")],
@@ -81,5 +113,6 @@ def collect_env() -> None:
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("chat")(chat)
+    app.command("complete")(complete)
     app.command("run-batch")(run_batch)
     app.command("collect-env")(collect_env)

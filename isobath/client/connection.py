@@ -1,4 +1,4 @@
-"""One conversation partner over HTTP: /v1/models and streamed /v1/chat/completions.
+"""One server over HTTP: /v1/models, and streams of /v1/chat/completions and /v1/completions.
 
 Knows the protocol, nothing of terminals. Reasoning is read under both of its names. Closing a
 stream early closes its connection, by which a server knows that nobody waits any more.
@@ -79,16 +79,22 @@ class Connection:
     ) -> Iterator[tuple[str, str]]:
         """Ask, and yield ("reasoning" or "content", text) as it comes; `answer` grows with it.
         more: other fields of the request. Raises ServerRefused."""
-        body = {
-            "model": self.model,
-            "messages": list(messages),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **more,
-        }
+        return self._streamed("/chat/completions", {"messages": list(messages), **more}, answer)
+
+    def complete(
+        self, prompt: str, more: Mapping[str, Any], answer: Answer
+    ) -> Iterator[tuple[str, str]]:
+        """The same for a text that is to be gone on with: ("content", text)."""
+        return self._streamed("/completions", {"prompt": prompt, **more}, answer)
+
+    def _streamed(
+        self, path: str, fields: Mapping[str, Any], answer: Answer
+    ) -> Iterator[tuple[str, str]]:
+        how = {"stream": True, "stream_options": {"include_usage": True}}
+        body = {"model": self.model, **how, **fields}
         answer.sent = time.monotonic()
         try:
-            with self._http.stream("POST", "/chat/completions", json=body) as response:
+            with self._http.stream("POST", path, json=body) as response:
                 if response.is_error:
                     response.read()
                 self._checked(response)
@@ -141,7 +147,7 @@ def _taken(chunk: Mapping[str, Any], answer: Answer) -> Iterator[tuple[str, str]
         delta = choice.get("delta") or {}
         answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        content = delta.get("content")
+        content = delta.get("content") or choice.get("text")
         if reasoning or content:
             answer.last = time.monotonic()
             answer.first = answer.first or answer.last

@@ -6,15 +6,22 @@ import io
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from rich.console import Console
 
+from isobath import AsyncLLM
+from isobath.chat import ChatFormat
 from isobath.client.chat import Conversation, talk
 from isobath.client.connection import Answer, Connection, ServerRefused
-from tests.support.http_server import Served, until
+from isobath.config import ServerConfig
+from isobath.engine.process import Limits
+from isobath.server.observe import Observed
+from isobath.server.state import ServerState
+from tests.support.http_server import Served, running, until
 
 
 class Screen(Console):
@@ -29,9 +36,24 @@ class Screen(Console):
         return self.shown.getvalue()
 
 
+class Brief(Observed):
+    """The engine with little context: a conversation cannot ask for few tokens, and a small model
+    may go on until there is no room."""
+
+    @property
+    def limits(self) -> Limits:
+        return replace(super().limits, context=160)
+
+
+@pytest.fixture(scope="module")
+def brief(llm: AsyncLLM, chat: ChatFormat) -> Iterator[Served]:
+    with running(ServerState(ServerConfig(), Brief(llm, ()), chat)) as served:
+        yield served
+
+
 @pytest.fixture
-def connection(server: Served) -> Iterator[Connection]:
-    connection = Connection(server.url)
+def connection(brief: Served) -> Iterator[Connection]:
+    connection = Connection(brief.url)
     yield connection
     connection.close()
 
@@ -84,7 +106,7 @@ def test_modes_are_what_the_next_request_asks_for(
 
 
 def test_ctrl_c_stops_the_answer_in_the_engine_and_nothing_else(
-    dialogue: Conversation, server: Served
+    dialogue: Conversation, brief: Served
 ) -> None:
     real = dialogue.console.print
     seen = []
@@ -99,7 +121,7 @@ def test_ctrl_c_stops_the_answer_in_the_engine_and_nothing_else(
     dialogue.kwargs = {"thinking": False}
     dialogue.say("The json module, at length")
     dialogue.console.print = real  # type: ignore[method-assign]
-    backend = server.state.backend
+    backend = brief.state.backend
     assert backend is not None
     until(lambda: backend.statistics()[0].idle, 10)
     assert "stopped" in shown(dialogue)
