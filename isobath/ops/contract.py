@@ -84,7 +84,8 @@ class Op:
     name: the folder's name. signature: a Protocol, the typed call. agree: how close a backend must
     come to the reference. must: properties a backend needs to be chosen. weights: arguments that a
     backend may repack once at load (its `prepare`). writes: arguments that are changed in place.
-    asm: per target, substrings that the machine code must hold ('!' prefix: must not). backends:
+    asm: per target, substrings that the machine code must hold ('!' prefix: must not); "~spills":
+    another backend is that machine's own, so what the Triton kernels spill is not judged. backends:
     preference order among equals. source: where the maths comes from. rows: cache argument -> the
     argument that names its rows (int64 of any shape, -1 absent, or Pages). work: the least that a
     call on these arguments must do, for its share of the machine's ceilings.

@@ -176,6 +176,8 @@ def test_a_spill_is_found_on_nvidia() -> None:
     )
     [row] = judged(call, machine=SM_90)
     assert row.found and row.found.vector_spills > 0 and "spilled" in row.broken[0]
+    [permitted] = judged(call, "~spills", machine=SM_90)
+    assert permitted.found == row.found and not permitted.broken
 
 
 def test_a_hash_is_of_the_instructions_alone() -> None:
