@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isobath.server.errors import ApiError
+from isobath.server.errors import ANTHROPIC_PATHS, ApiError
 from isobath.server.request_id import REQUEST_ID, fresh, harmless
 from isobath.server.state import ServerState
 
@@ -40,7 +40,10 @@ class Guard:
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = number
+                told = MutableHeaders(scope=message)
+                told["x-request-id"] = number
+                if path.startswith(ANTHROPIC_PATHS):
+                    told["request-id"] = number  # where Anthropic's clients look for it
             await send(message)
 
         try:

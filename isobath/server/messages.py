@@ -1,7 +1,7 @@
 """POST /v1/messages and /v1/messages/count_tokens: Anthropic's dialect of the chat flow.
 
 messages_request.py says what a request means, messages_events.py what is answered, dialect.py what
-happens between. Errors under this path have Anthropic's shape (messages_errors.py).
+happens between. Errors under this path have Anthropic's shape (errors.py).
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def refused(client: anthropic.Anthropic, **fields: Any) -> anthropic.APIStatusEr
     body = caught.value.body
     assert isinstance(body, dict) and body["type"] == "error"
     assert set(body["error"]) == {"type", "message"}
+    assert caught.value.request_id == caught.value.response.headers["x-request-id"]
     return caught.value
 
 
