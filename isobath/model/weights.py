@@ -3,7 +3,7 @@
 Matrices that share an input are stored as one: rows of wq_a then wkv; of w1 (gate) then w3 (up);
 of the compressors' wkv and wgate and the indexer's weights_proj. A matrix is an Fp8Tensor or
 Mxfp4Tensor in native numerics, float32 in exact numerics, or whatever the `prepare` of the backend
-that reads it returned. Loading is checkpoint.py's business; nothing here touches a file.
+that reads it returned. Loading is load.py's business; nothing here touches a file.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Rendering(Lenient):
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: Annotated[str, Field(max_length=64)] | None = None
     thinking: bool | dict[str, Any] | None = None
-    think: bool | Annotated[str, Field(max_length=64)] | None = None
+    think: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 

@@ -52,8 +52,8 @@ class _Work:
         return usage_of(self.usages.values())
 
     def logprobs(self, pieces: list[Piece]) -> dict[str, Any] | None:
-        """Of the tokens of these pieces; None if they were not asked for."""
-        if not self.body.logprobs:
+        """Of the tokens of these pieces; None if there are none, or they were not asked for."""
+        if not (self.body.logprobs and pieces):
             return None
         tokens = [token for piece in pieces for token in piece.token_ids]
         records = [record for piece in pieces for record in piece.logprobs]
