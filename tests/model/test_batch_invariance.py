@@ -7,7 +7,7 @@ tolerance is stated because none is needed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,10 @@ from tests.support.checkpoints import random_checkpoint
 
 CPU, OPS = torch.device("cpu"), bind("torch")
 
+FEW_SIZES = {"native": (1, 7, 61, 128, 129), "exact": (61, 129)}
 CHUNK_SIZES = {1: (1, 2, 3, 5, 7, 61, 64, 127, 128, 129), 2: (7, 61, 129)}
-"""By number of threads. With two, small chunks cost minutes on a busy machine and pass, too."""
+"""By number of threads, at night. Two wait for each other at every call, and longest on a busy
+machine: minutes for what takes one of them seconds."""
 LENGTH = 300
 """Tokens scored: two HCA entries, and four times as many CSA entries as the indexer keeps."""
 STARTS = ((0, 1), (5, 1), (200, 37), (127, 2), (290, 1), (64, 9), (0, 150))
@@ -43,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.nightly)])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -57,14 +59,35 @@ def prompt(seed: int, length: int, vocab_size: int) -> list[int]:
 
 
 @pytest.mark.parametrize("numerics", ["native", "exact"])
-def test_logits_do_not_depend_on_how_a_prompt_is_cut(
+def test_logits_do_not_depend_on_how_a_prompt_is_cut(checkpoint: Path, numerics: str) -> None:
+    assert_cuts_do_not_matter(LLM(checkpoint, numerics=numerics), FEW_SIZES[numerics])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("numerics", ["native", "exact"])
+def test_logits_do_not_depend_on_how_a_prompt_is_cut_in_many_ways(
     checkpoint: Path, numerics: str, threads: int
 ) -> None:
-    llm = LLM(checkpoint, numerics=numerics)
+    assert_cuts_do_not_matter(LLM(checkpoint, numerics=numerics), CHUNK_SIZES[threads])
+
+
+@pytest.mark.nightly
+def test_logits_do_not_depend_on_the_number_of_threads(checkpoint: Path) -> None:
+    llm, before = LLM(checkpoint), torch.get_num_threads()
+    ids = prompt(0, LENGTH, llm.config.vocab_size)
+    whole = llm.score(ids)
+    torch.set_num_threads(2 if before == 1 else 1)
+    try:
+        assert torch.equal(llm.score(ids), whole)
+    finally:
+        torch.set_num_threads(before)
+
+
+def assert_cuts_do_not_matter(llm: LLM, sizes: Iterable[int]) -> None:
     ids = prompt(0, LENGTH, llm.config.vocab_size)
     whole = llm.score(ids)
     assert whole.isfinite().all()
-    for size in CHUNK_SIZES[threads]:
+    for size in sizes:
         assert torch.equal(llm.score(ids, chunk_size=size), whole), size
 
 
