@@ -32,6 +32,10 @@ LAYOUTS = {
 }
 
 
+SMALL = (1, 2, 3, 5, 6, 7)
+"""Sizes of chunks, of which a prompt has many."""
+
+
 @pytest.fixture(scope="module", params=LAYOUTS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """(folder, token ids, whole-prompt logits of isobath in exact numerics)."""
@@ -55,11 +59,20 @@ def test_logits_equal_those_of_transformers(model) -> None:
 
 
 @pytest.mark.parametrize(
-    "chunk_size", [1, 2, 3, 5, 6, 7, 61, 63, 64, 125, 126, 127, 128, 129, 130, 131, 255, 257, 513]
+    "chunk_size", [*SMALL, 61, 63, 64, 125, 126, 127, 128, 129, 130, 131, 255, 257, 513]
 )
 def test_chunked_prefill_equals_the_whole_prompt(model, chunk_size: int) -> None:
     """Chunk size 1 is decode. Sizes cover every residue of a boundary mod 4, and both sides of a
-    window of 128."""
+    window of 128, which small ones pass once by day."""
+    _, ids, llm, whole = model
+    ids = ids[:150] if chunk_size in SMALL else ids
+    chunked = llm.score(ids.tolist(), chunk_size=chunk_size)
+    assert (chunked - whole[: len(ids)]).abs().max() <= TOLERANCE
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("chunk_size", SMALL)
+def test_many_small_chunks_equal_the_whole_prompt(model, chunk_size: int) -> None:
     _, ids, llm, whole = model
     chunked = llm.score(ids.tolist(), chunk_size=chunk_size)
     assert (chunked - whole).abs().max() <= TOLERANCE
