@@ -71,7 +71,8 @@ def _warn(name: str) -> None:
 
 
 class StreamOptions(Lenient):
-    """include_usage: one more chunk with the counts. continuous_usage_stats: them in every one."""
+    """include_usage: one more chunk with the counts. continuous_usage_stats: then them in every
+    chunk."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -117,12 +118,12 @@ class GenerationFields(Lenient):
 
     @property
     def include_usage(self) -> bool:
-        options = self.stream_options
-        return bool(options and (options.include_usage or options.continuous_usage_stats))
+        return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def usage_in_chunks(self) -> bool:
-        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+        options = self.stream_options
+        return bool(options and options.include_usage and options.continuous_usage_stats)
 
     def sampling(
         self,

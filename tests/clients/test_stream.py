@@ -134,6 +134,19 @@ def test_a_beat_is_told_only_where_it_is_asked_for(llm: AsyncLLM) -> None:
     assert data.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+def test_counts_come_where_they_are_asked_for(
+    http: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    """As vLLM has it: in every chunk only if there is to be a chunk for them."""
+    for last, each in [(False, False), (True, False), (True, True), (False, True)]:
+        options = {"include_usage": last, "continuous_usage_stats": each}
+        data = http.post(path, json=body | {"stream": True, "stream_options": options}).content
+        *told, end = by_line(data)
+        assert bool(end["choices"]) != last and ("usage" in end) == last
+        assert all(("usage" in chunk) == (last and each) for chunk in told)
+
+
 def test_tokens_can_be_told_several_at_once(llm: AsyncLLM) -> None:
     config = ServerConfig(stream_interval=5)
     with running(ServerState(config, llm, ChatFormat.load(BUNDLED, llm.text))) as server:
