@@ -30,7 +30,7 @@ class Ask:
     """A request for the next message. params: its max_tokens counts for nothing. max_tokens: None
     for all that is left of the context; more than is left becomes what is left. calls: whether the
     answer may hold calls of the conversation's tools (not with tool_choice "none"). truncate: keep
-    so many tokens of the prompt's end. param: the field that an error about the prompt names."""
+    so many tokens of the prompt's end."""
 
     conversation: Conversation
     params: SamplingParams
@@ -38,21 +38,16 @@ class Ask:
     route: Route | None = None
     calls: bool = True
     truncate: int | None = None
-    param: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An Ask that can be served. thinking: the answer begins inside reasoning. tools: those that
-    the answer may call."""
+    """An Ask that can be served. tools: those that the answer may call."""
 
     prompt: list[int]
     params: SamplingParams
     route: Route | None
-    conversation: Conversation
     tools: tuple[Tool, ...]
-    thinking: bool
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +93,10 @@ def prepare(state: ServerState, ask: Ask) -> Prepared:
     """The prompt of a conversation, and how much may follow it. Long ones take a while: call it in
     a thread then. Raises RequestError or ApiError."""
     rendered = state.chat_format.render(ask.conversation, state.replay)
-    ids, most = clamped(state, rendered.token_ids, ask.max_tokens, ask.truncate, ask.param)
+    ids, most = clamped(state, rendered.token_ids, ask.max_tokens, ask.truncate, "messages")
     params = bounded_params(ask.params, most)
     tools = ask.conversation.tools if ask.calls else ()
-    return Prepared(
-        ids, params, ask.route, ask.conversation, tools, rendered.thinking, rendered.text
-    )
+    return Prepared(ids, params, ask.route, tools)
 
 
 async def turn(state: ServerState, prepared: Prepared) -> Turn:
