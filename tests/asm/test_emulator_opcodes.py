@@ -237,7 +237,7 @@ def test_vector_opcode(text: str) -> None:
     [
         ("v_mov_b32 $0, $1\n.long 0xbf800000", ".long"),
         ("v_mov_b32 $0, $1\n1:\ns_cbranch_vccnz 1b", "s_cbranch_vccnz"),
-        ("v_cubeid_f32 $0, $1, $2, $3", "v_cubeid_f32"),
+        ("v_cvt_pk_u8_f32 $0, $1, $2, $3", "v_cvt_pk_u8_f32"),
         ("tbuffer_load_format_x $0, off, s[0:3], 0", "tbuffer_load_format_x"),
     ],
 )

@@ -17,7 +17,7 @@ from isobath.ops.table import contract, op_names
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-triton39" / "bin" / "python"
 OPS = [name for name in op_names() if "triton" in contract(name).backends]
-TESTS = ("survey", "launch", "planted", "perf", "calls")
+TESTS = ("survey", "launch", "planted", "perf", "calls", "opcodes")
 
 
 def passes(*command: str) -> None:
