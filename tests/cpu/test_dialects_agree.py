@@ -29,6 +29,7 @@ def subjects() -> list[tuple[str, str, str]]:
         for backend in contract(name).backends
         if backend == "torch"
         for case in contract(name).cases()
+        if not case.gpu_only
     ]
 
 

@@ -97,7 +97,7 @@ def judge(engine: Watched, parts: Parts, memo: dict[tuple[object, ...], Got], lo
     engine.seen["preemptions"] += engine.scheduler.num_preemptions
 
 
-@pytest.mark.parametrize("schedules", [40, pytest.param(400, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("schedules", [100, pytest.param(400, marks=pytest.mark.nightly)])
 def test_every_request_gets_what_it_would_get_alone(
     parts: Parts, memo: dict[tuple[object, ...], Got], schedules: int
 ) -> None:

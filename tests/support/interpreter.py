@@ -21,7 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
+BY_DAY_AND_NIGHT = ("OCP", pytest.param("FNUZ", marks=pytest.mark.nightly))
+"""Dialects to judge in. By day FNUZ is the emulator's, which runs the machine code of all ops."""
 
 
 def judged(op: str, cases: tuple[str, ...], dialect: str = "") -> Iterator[dict[str, Any]]:
