@@ -149,6 +149,7 @@ def test_a_browser_shows_numbers_that_move_under_load(server: Served, tmp_path: 
     """Keeps its pictures in tmp_path, light and dark."""
     still, moving = tmp_path / "still.png", tmp_path / "moving.png"
     browse(server.url, f"--screenshot={still}")
+    httpx.post(f"{server.url}/v1/completions", json=BODY, timeout=120)  # the first is slow
     with load(server.url):
         shown = Reader(browse(server.url, "--dump-dom"))
         browse(server.url, f"--screenshot={moving}")
