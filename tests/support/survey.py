@@ -84,6 +84,22 @@ class Draw:
         return drawn.astype(kind)
 
 
+Topic = Callable[[Survey, Draw], None]
+
+
+def collected(*topics: Topic) -> Survey:
+    """The runs that every topic adds, each with random arrays of its own."""
+    found = Survey()
+    for add in topics:
+        add(found, Draw(add.__name__))
+    return found
+
+
+def name(kind: Any) -> str:
+    """A type's name, for that of a run."""
+    return np.dtype(kind).name
+
+
 def zeros(*shape: int, kind: Any = f32) -> np.ndarray:
     return np.zeros(shape, kind)
 

@@ -13,6 +13,7 @@ from tests.support.survey import (
     Draw,
     Survey,
     bf16,
+    collected,
     f16,
     f32,
     f64,
@@ -29,10 +30,7 @@ from tests.support.survey import (
 
 def survey() -> Survey:
     """Every run of this topic."""
-    found = Survey()
-    for add in (sorting, reducing, moving, drawing, atomics, control):
-        add(found, Draw(add.__name__))
-    return found
+    return collected(sorting, reducing, moving, drawing, atomics, control)
 
 
 def typed(d: Draw, kind: Any, *shape: int) -> np.ndarray:

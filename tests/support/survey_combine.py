@@ -13,6 +13,7 @@ from tests.support.survey import (
     Draw,
     Survey,
     bf16,
+    collected,
     f16,
     f32,
     f64,
@@ -20,6 +21,7 @@ from tests.support.survey import (
     i16,
     i32,
     i64,
+    name,
     u8,
     u16,
     u32,
@@ -33,14 +35,7 @@ WIDTHS = (4, 1, 8, 2)
 
 def survey() -> Survey:
     """Every run of this topic."""
-    found = Survey()
-    for add in (reductions, scans, sorting, moving, atomics):
-        add(found, Draw(add.__name__))
-    return found
-
-
-def name(kind: Any) -> str:
-    return np.dtype(kind).name
+    return collected(reductions, scans, sorting, moving, atomics)
 
 
 def whole(d: Draw, kind: Any, *shape: int) -> np.ndarray:

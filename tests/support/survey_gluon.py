@@ -16,12 +16,14 @@ from tests.support.survey import (
     Draw,
     Survey,
     bf16,
+    collected,
     f16,
     f32,
     f64,
     i8,
     i32,
     i64,
+    name,
     u32,
     zeros,
 )  # fmt: skip
@@ -32,18 +34,11 @@ E4, E5 = ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz
 
 def survey() -> Survey:
     """Every run of this topic."""
-    found = Survey()
-    for add in (memory, products, together):
-        add(found, Draw(add.__name__))
-    return found
+    return collected(memory, products, together)
 
 
 def flat(width: int, warps: int = 4) -> gl.BlockedLayout:
     return gl.BlockedLayout([width], [64], [warps], [0])
-
-
-def name(kind: Any) -> str:
-    return np.dtype(kind).name
 
 
 def memory(s: Survey, d: Draw) -> None:

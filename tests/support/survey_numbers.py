@@ -17,6 +17,7 @@ from tests.support.survey import (
     Draw,
     Survey,
     bf16,
+    collected,
     f16,
     f32,
     f64,
@@ -37,10 +38,7 @@ OCP = {name: getattr(ml_dtypes, f"float8_{name}") for name in ("e4m3fn", "e5m2")
 
 def survey() -> Survey:
     """Every run of this topic."""
-    found = Survey()
-    for add in (library, integers, conversions, rounding):
-        add(found, Draw(add.__name__))
-    return found
+    return collected(library, integers, conversions, rounding)
 
 
 def rows(*functions: Callable[..., Any]) -> Callable[..., list[list[float]]]:

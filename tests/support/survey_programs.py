@@ -16,6 +16,7 @@ from tests.support.survey import (
     Draw,
     Survey,
     bf16,
+    collected,
     f16,
     f32,
     f64,
@@ -36,10 +37,7 @@ SUM = 1e-5
 
 def survey() -> Survey:
     """Every run of this topic."""
-    found = Survey()
-    for add in (products, scaled_products, masked, attention, together, rows, arguments):
-        add(found, Draw(add.__name__))
-    return found
+    return collected(products, scaled_products, masked, attention, together, rows, arguments)
 
 
 def wide(a: np.ndarray, b: np.ndarray) -> np.ndarray:

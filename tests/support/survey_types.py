@@ -17,6 +17,7 @@ from tests.support.survey import (
     Draw,
     Survey,
     bf16,
+    collected,
     f16,
     f32,
     f64,
@@ -24,6 +25,7 @@ from tests.support.survey import (
     i16,
     i32,
     i64,
+    name,
     u8,
     u16,
     u32,
@@ -40,14 +42,7 @@ INTEGERS, FLOATS = (i8, u8, i16, u16, i32, u32, i64, u64), (f16, bf16, f32, f64)
 
 def survey() -> Survey:
     """Every run of this topic."""
-    found = Survey()
-    for add in (floats, integers, conversions, moves, control, products, others):
-        add(found, Draw(add.__name__))
-    return found
-
-
-def name(kind: Any) -> str:
-    return np.dtype(kind).name
+    return collected(floats, integers, conversions, moves, control, products, others)
 
 
 def drawn(d: Draw, kind: Any, *shape: int) -> np.ndarray:
