@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from isobath.bench import commands as bench_commands
 from isobath.client import commands
 from isobath.config import ServerConfig
 from isobath.errors import IsobathError
@@ -33,8 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
 
 
 def _serve(config: ServerConfig, notes: list[Note]) -> int:
@@ -60,6 +59,7 @@ def _serve_on_ray(config: ServerConfig) -> int:
 
 command.register(app, _serve)
 commands.register(app)
+bench_commands.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 Model = Annotated[
@@ -229,66 +229,6 @@ def doctor(
     else:
         show(report, Console(width=None if sys.stdout.isatty() else WIDTH))
     raise SystemExit(report.exit_code)
-
-
-@bench.command("cpu")
-def bench_cpu(
-    model: Model = None,
-    tokens: Annotated[int, typer.Option(help="New tokens a sequence.")] = 64,
-    repeats: Annotated[int, typer.Option(help="Runs, of which the median counts.")] = 3,
-) -> None:
-    """Generation beside transformers; the last line of stdout is one JSON object."""
-    from isobath.bench import cpu
-
-    cpu.main(model, tokens=tokens, repeats=repeats)
-
-
-@bench.command("throughput")
-def bench_throughput(
-    model: Model = None,
-    requests: Annotated[int, typer.Option(help="Requests at once.")] = 32,
-    tokens: Annotated[int, typer.Option(help="New tokens a request.")] = 64,
-    compare: Annotated[bool, typer.Option(help="Also run transformers on a batch.")] = False,
-) -> None:
-    """Many requests together and one after another; the last line is one JSON object."""
-    from isobath.bench import throughput
-
-    throughput.main(model, requests=requests, tokens=tokens, compare=compare)
-
-
-@bench.command("ops")
-def bench_ops(
-    op: Annotated[str | None, typer.Option(help="Only this op.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Only this backend.")] = None,
-    dialect: Annotated[str | None, typer.Option(help="Only this dialect: ocp or fnuz.")] = None,
-    rows: Annotated[Path | None, typer.Option("--json", help="Append rows to this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
-) -> None:
-    """Every op, backend and case against its reference; the last line is one JSON object."""
-    from isobath.bench import ops
-
-    ops.main(op, backend, dialect, rows, device)
-
-
-@bench.command("scheduler")
-def bench_scheduler(
-    steps: Annotated[int, typer.Option(min=4, help="Decode steps that are timed.")] = 128,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of a sequence.")] = 2048,
-) -> None:
-    """Python time of a step without a model; the last line of stdout is one JSON object."""
-    from isobath.bench import scheduler
-
-    scheduler.main(steps=steps, context=context)
-
-
-@bench.command("serve-overhead")
-def bench_serve_overhead(
-    tokens: Annotated[int, typer.Option(min=4, help="Tokens of a stream.")] = 64,
-) -> None:
-    """What the server costs a token; the last line of stdout is one JSON object."""
-    from isobath.bench import serve_overhead
-
-    serve_overhead.main(tokens=tokens)
 
 
 @app.command()

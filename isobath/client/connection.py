@@ -70,9 +70,21 @@ class Connection:
     def model(self) -> str:
         """The model's name. Raises ServerRefused."""
         if self._model is None:
-            found = self._checked(self._reached("GET", "/models")).json()["data"]
-            self._model = str(found[0]["id"])
+            self._model = str(self.models()[0]["id"])
         return self._model
+
+    def models(self) -> list[dict[str, Any]]:
+        """What GET /v1/models lists, at least one. Raises ServerRefused."""
+        response = self._checked(self._reached("GET", "/models"))
+        try:
+            found = [dict(card) for card in response.json()["data"] if card["id"]]
+        except (ValueError, KeyError, TypeError):
+            found = []
+        if not found:
+            raise ServerRefused(
+                f"{response.url}", found=f"no list of models: {response.text[:200]}"
+            )
+        return found
 
     def stream(
         self, messages: Sequence[Message], more: Mapping[str, Any], answer: Answer
