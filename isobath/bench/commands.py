@@ -83,6 +83,23 @@ def throughput(
     throughput.main(model, requests=requests, tokens=tokens, compare=compare)
 
 
+@bench.command("latency")
+def latency(
+    model: Model = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences of a batch.")] = 8,
+    input_len: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 32,
+    output_len: Annotated[int, typer.Option(min=1, help="New tokens a sequence.")] = 128,
+    num_iters_warmup: Annotated[int, typer.Option(min=0, help="Batches that do not count.")] = 2,
+    num_iters: Annotated[int, typer.Option(min=1, help="Batches that do.")] = 10,
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+) -> None:
+    """How long a batch takes, and to its first token; the last line is one JSON object."""
+    from isobath.bench import latency
+
+    batch = latency.Batch(batch_size, input_len, output_len, num_iters_warmup, num_iters)
+    latency.main(model, batch, device=device)
+
+
 @bench.command("ops")
 def ops(
     op: Annotated[str | None, typer.Option(help="Only this op.")] = None,
