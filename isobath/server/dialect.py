@@ -21,11 +21,13 @@ from isobath.server.chat_body import ChatRequest
 from isobath.server.errors import ApiError, api_error, check_unicode, of_validation, unavailable
 from isobath.server.opening import opened
 from isobath.server.state import ServerState
-from isobath.server.turns import Ended, Prepared, Usage, prepare, turn
+from isobath.server.turns import Ended, Prepared, Step, Usage, prepare, turn
 
 KEEP_ALIVE = 10.0
 """Seconds of silence after which these dialects' clients hear a sign of life, unless configured."""
 
+See = Callable[[Step], None]
+"""Looks at every step of a turn, before what comes of it is told."""
 News = Sequence[Delta] | Ended | None
 """What a stream has to tell: that it is opened (None), what is new, how it ended."""
 
@@ -61,18 +63,20 @@ def begun(ready: Prepared) -> Usage:
     return Usage(len(ready.prompt), 0, 0, 0)
 
 
-async def whole(state: ServerState, ready: Prepared) -> Ended:
+async def whole(state: ServerState, ready: Prepared, see: See | None = None) -> Ended:
     """The end of a turn, with everything that was generated."""
     ended: Ended | None = None
     async with aclosing(turn(state, ready)) as items:
         async for item in items:
             ended = _uncut(item) if isinstance(item, Ended) else None
+            if see and isinstance(item, Step):
+                see(item)
     assert ended is not None, "a turn that neither ended nor failed"
     return ended
 
 
 async def framed(
-    state: ServerState, ready: Prepared, say: Callable[[News], bytes]
+    state: ServerState, ready: Prepared, say: Callable[[News], bytes], see: See | None = None
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of a stream. say: those of a piece of news."""
     interval = state.config.stream_interval
@@ -85,6 +89,8 @@ async def framed(
                 news = _uncut(item)
             elif item is not None:
                 waiting += item.deltas
+                if see:
+                    see(item)
                 ends = item.piece.completion is not None
                 if not ends and item.usage.completion_tokens % interval:
                     continue

@@ -16,7 +16,8 @@ from isobath.server.dialect import News, deltas_of, framed, keep_alive, prepared
 from isobath.server.errors import RESPONSES, STREAMED, ApiError
 from isobath.server.request_id import REQUEST_ID
 from isobath.server.responses_events import ResponseEvents, frame, response_of
-from isobath.server.responses_request import ResponsesRequest, chat_body
+from isobath.server.responses_logprobs import ContentLogprobs
+from isobath.server.responses_request import ResponsesRequest, chat_body, wants_logprobs
 from isobath.server.sse import COMMENT, respond
 from isobath.server.state import ServerState
 from isobath.server.turns import Ended, Prepared
@@ -43,9 +44,13 @@ def router(state: ServerState) -> APIRouter:
         ready = await prepared(state, chat, request, NAMES)
         name = state.models.resolve(body.model).name
         asked = response_of(body, ready.params, f"resp_{REQUEST_ID.get()}", name, time.time())
-        events = ResponseEvents(asked, origins, sealed=SEALED in (body.include or ()))
+        logprobs = None
+        if wants_logprobs(body):
+            logprobs = ContentLogprobs(state.engine.text, body.top_logprobs or 0)
+        sealed = SEALED in (body.include or ())
+        events = ResponseEvents(asked, origins, sealed=sealed, logprobs=logprobs)
         if not body.stream:
-            return await unless_gone(request, _whole(state, ready, events))
+            return await unless_gone(request, _whole(state, ready, events, logprobs))
 
         def say(news: News) -> bytes:
             if news is None:
@@ -61,7 +66,7 @@ def router(state: ServerState) -> APIRouter:
 
         return await respond(
             request,
-            framed(state, ready, say),
+            framed(state, ready, say, logprobs.see if logprobs else None),
             keep_alive=keep_alive(state),
             beat=COMMENT,
             on_error=failed,
@@ -75,8 +80,12 @@ def _code(error: ApiError) -> str:
     return error.code or ("rate_limit_exceeded" if error.status in (429, 503) else "server_error")
 
 
-async def _whole(state: ServerState, ready: Prepared, events: ResponseEvents) -> Response:
-    ended = await whole(state, ready)
+async def _whole(
+    state: ServerState, ready: Prepared, events: ResponseEvents, logprobs: ContentLogprobs | None
+) -> Response:
+    ended = await whole(state, ready, logprobs.see if logprobs else None)
+    if logprobs:
+        logprobs.join()
     events.take(deltas_of(ended.message))
     events.end(ended, time.time())
     return Response(msgspec.json.encode(events.response), media_type="application/json")

@@ -19,6 +19,7 @@ import msgspec
 
 from isobath.chat import CallArguments, CallBegin, Content, Delta, Reasoning
 from isobath.engine.sampling import SamplingParams
+from isobath.server.responses_logprobs import ContentLogprobs, Listed
 from isobath.server.responses_request import ResponsesRequest
 from isobath.server.responses_tools import Origin, text_of
 from isobath.server.sealed import seal
@@ -76,6 +77,7 @@ def response_of(
         "text": form | {"format": form.get("format") or {"type": "text"}},
         "tool_choice": asked.get("tool_choice") or "auto",
         "tools": asked.get("tools") or [],
+        "top_logprobs": request.top_logprobs or 0,
         "top_p": params.top_p,
         "truncation": "disabled",
         "usage": None,
@@ -87,17 +89,24 @@ class ResponseEvents:
     """Events of one response, and the response so far (`response`).
 
     origins: what functions were declared as. sealed: reasoning items also carry their text as
-    encrypted_content, for clients that send back nothing else of it.
+    encrypted_content, for clients that send back nothing else of it. logprobs: has seen the steps
+    that what is taken comes of.
     """
 
     def __init__(
-        self, response: Event, origins: Mapping[str, Origin], *, sealed: bool = False
+        self,
+        response: Event,
+        origins: Mapping[str, Origin],
+        *,
+        sealed: bool = False,
+        logprobs: ContentLogprobs | None = None,
     ) -> None:
         self.response = response
-        self._origins, self._sealed = origins, sealed
+        self._origins, self._sealed, self._logprobs = origins, sealed, logprobs
         self._sequence = 0
         self._open: Event | None = None  # the item that grows, as it was when it began
         self._grown: list[str] = []  # its pieces
+        self._listed: Listed = []  # of its tokens
 
     def start(self) -> list[Event]:
         """The first two events."""
@@ -137,8 +146,10 @@ class ResponseEvents:
                 if not self._in("message"):
                     message = {"type": "message", "role": "assistant", "content": []}
                     yield from self._begin("msg", message)
-                    yield self._item("content_part.added", content_index=0, part=_part(""))
-                yield self._grow("output_text", text, content_index=0, logprobs=[])
+                    yield self._item("content_part.added", content_index=0, part=_part("", []))
+                listed = self._logprobs.next() if self._logprobs else []
+                self._listed += listed
+                yield self._grow("output_text", text, content_index=0, logprobs=listed)
             case CallBegin(_, id, name):
                 origin = self._origins.get(name, Origin(name))
                 yield from self._begin("ctc" if origin.custom else "fc", origin.item(id))
@@ -155,6 +166,7 @@ class ResponseEvents:
         yield from self._close("completed")
         id = f"{prefix}_{secrets.token_hex(12)}"
         self._open, self._grown = {"id": id, "status": "in_progress"} | item, []
+        self._listed = []
         yield self._event("response.output_item.added", output_index=self._index, item=self._open)
 
     def _grow(self, kind: str, text: str, **fields: Any) -> Event:
@@ -173,8 +185,8 @@ class ResponseEvents:
                 if self._sealed:
                     done["encrypted_content"] = seal(text)
             case "message":
-                part = _part(text)
-                yield self._item("output_text.done", content_index=0, text=text, logprobs=[])
+                part, told = _part(text, self._listed), {"text": text, "logprobs": self._listed}
+                yield self._item("output_text.done", content_index=0, **told)
                 yield self._item("content_part.done", content_index=0, part=part)
                 done = {"content": [part]}
             case "custom_tool_call":
@@ -204,5 +216,5 @@ class ResponseEvents:
         return {"type": what, "sequence_number": self._sequence - 1} | fields
 
 
-def _part(text: str) -> Event:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(text: str, logprobs: Listed) -> Event:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}

@@ -28,6 +28,8 @@ from isobath.server.responses_tools import (
 )
 from isobath.server.sealed import unseal
 
+LOGPROBS = "message.output_text.logprobs"
+"""What a client asks to be included when it wants log-probabilities."""
 REPLAY = "replay full input instead: this server keeps no responses"
 ELSEWHERE = {
     "web_search_call",
@@ -48,6 +50,7 @@ CARRIED = (
     "min_tokens",
     "seed",
     "cache_salt",
+    "top_logprobs",
 )
 """Fields of the same name and meaning in a chat completion."""
 
@@ -117,6 +120,7 @@ class ResponsesRequest(BaseModel):
     temperature: float | None = None
     top_p: float | None = None
     include: list[str] | None = None
+    top_logprobs: int | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
@@ -139,6 +143,8 @@ def chat_body(request: ResponsesRequest) -> tuple[dict[str, Any], dict[str, Orig
     served.
     """
     _stateless(request)
+    if request.top_logprobs and not wants_logprobs(request):
+        raise _refused("top_logprobs", f'include must hold "{LOGPROBS}"')
     body: dict[str, Any] = {"messages": chat_messages(request)}
     tools, origins = declared(request.tools or [])
     choice: Any = request.tool_choice
@@ -154,10 +160,15 @@ def chat_body(request: ResponsesRequest) -> tuple[dict[str, Any], dict[str, Orig
         "response_format": _response_format(form) if form else None,
         "max_completion_tokens": request.max_output_tokens,
         "prompt_cache_key": request.prompt_cache_key,
+        "logprobs": True if wants_logprobs(request) else None,
     }
     for name in CARRIED:
         asked[name] = getattr(request, name)
     return body | {name: value for name, value in asked.items() if value is not None}, origins
+
+
+def wants_logprobs(request: ResponsesRequest) -> bool:
+    return LOGPROBS in (request.include or ())
 
 
 def chat_messages(request: ResponsesRequest) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A backend that says what it is told, token by token: for what a model cannot be made to say.
 
-Everything but the choice of tokens is real: the tokenizer, stop texts, the records.
+Everything but the choice of tokens is real: the tokenizer, stop texts, the records. A token's
+log-probability, when it is asked for, is minus a thousandth of its id.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ class Scripted:
             output = Output(list(prompt), index, params, self.text)
             for token in ids:
                 await asyncio.sleep(0)
-                parts, stopped = output.add(Token(0, index, token))
-                yield Piece(index, joined(parts), (token,), parts=parts)
+                record = (
+                    None if params.logprobs is None else (-token / 1000, ((token, -token / 1000),))
+                )
+                parts, stopped = output.add(Token(0, index, token, *(record or ())))
+                told = () if record is None else (record,)
+                yield Piece(index, joined(parts), (token,), told, parts=parts)
                 if stopped:
                     break
             rest = output.finish()
