@@ -193,7 +193,8 @@ class ServerConfig:
     hash of the checkpoint's encoder. default_chat_template_kwargs: as if each request named them.
     sse_keep_alive_interval: seconds between comments in a silent stream, 0 is never; None: never
     for completions and chat, every 10 s elsewhere. max_num_queued_reqs, max_num_queued_tokens: that
-    may wait before new requests are refused; None: any number. shutdown_timeout: seconds that open
+    may wait before new requests are refused; None: any number. server_dev_mode: also what only
+    those who measure need (server/development.py). shutdown_timeout: seconds that open
     requests have after SIGTERM. disable_access_log_for_endpoints: paths. generation_config: "auto":
     the checkpoint's defaults of sampling, "vllm": none. override_generation_config: goes before
     them. device_ids: GPUs, one an engine; none: as the machine has them. ray: serve on a Ray
@@ -224,6 +225,7 @@ class ServerConfig:
     max_num_queued_reqs: int | None = None
     max_num_queued_tokens: int | None = None
     max_body_bytes: int = 32 << 20
+    server_dev_mode: bool = False
     shutdown_timeout: float = 30.0
     enable_log_requests: bool = False
     enable_log_outputs: bool = False

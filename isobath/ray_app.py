@@ -189,6 +189,10 @@ class Engine:
         """The latest record."""
         return self._llm.statistics()
 
+    async def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no running sequence holds."""
+        await self._llm.reset_prefix_cache()
+
     def check_health(self) -> None:
         """Called by Ray, which replaces an engine whose check raises."""
         if not self._llm.alive:
@@ -249,6 +253,10 @@ class RayBackend:
             raise EngineDied("the request was lost", found=str(error).split("\n")[0]) from None
         finally:
             stream.cancel()  # of one that has ended, nothing
+
+    async def reset_prefix_cache(self) -> None:
+        """As AsyncLLM's, of every engine."""
+        await self._engines.broadcast("reset_prefix_cache").results_async(timeout_s=30)
 
     async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
         """Stop looking at the engines; they belong to Ray."""

@@ -182,6 +182,10 @@ class AsyncLLM:
             if outputs:
                 self.process.abort(request.id)
 
+    async def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no running sequence holds, before later requests begin."""
+        self.process.reset_prefix_cache()
+
     async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
         """End the engine's process, as EngineProcess.close, without holding up the loop."""
         await asyncio.to_thread(self.process.close, drain=drain, timeout=timeout)

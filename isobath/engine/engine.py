@@ -10,6 +10,7 @@ what it holds; an op that raises fails the requests of that step and no others.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ from isobath.errors import IsobathError
 from isobath.model.batch import Chunk
 from isobath.model.weights import ModelWeights
 from isobath.ops.table import OpTable
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -142,6 +145,13 @@ class Engine:
                 self._end(sequence, "abort")
         if not index and self.holding.remove(request_id):
             self._events.append(Finished(request_id, 0, "abort"))
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no running sequence holds."""
+        if self.prefixes is not None:
+            known = len(self.prefixes)
+            freed = self.prefixes.evict(known)
+            _log.info("prefix cache reset: %d of %d blocks forgotten", freed, known)
 
     def step(self) -> list[Event]:
         """Compute one step and return everything there is to tell."""

@@ -88,6 +88,11 @@ class _Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class _Reset:
+    """Forget what the prefix cache knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     """Leave: now, or with drain when nothing is left to do."""
 
@@ -106,6 +111,10 @@ class _Logged:
 @dataclass(frozen=True, slots=True)
 class _Wake:
     """From the child to itself: what it waited for may be there."""
+
+
+_Message = Request | _Abort | _Reset | _Stop | _Wake
+"""What the child is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +187,11 @@ class EngineProcess:
                 self._open.pop(request_id, None)
             self._send(_Abort(request_id, index))
 
+    def reset_prefix_cache(self) -> None:
+        """As Engine.reset_prefix_cache, before any request that is submitted later begins."""
+        with self._lock:
+            self._send(_Reset())
+
     def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
         """End the process and wait for it. Open requests fail, unless drain lets them come to
         their end first, within `timeout` seconds. May be called again."""
@@ -193,7 +207,7 @@ class EngineProcess:
         """Until the process has ended, for whatever reason, and its requests have been answered."""
         self._reader.join()
 
-    def _send(self, message: _Abort | _Stop) -> None:
+    def _send(self, message: _Abort | _Reset | _Stop) -> None:
         """Send unless the child is gone, which the reader notices and tells. Needs the lock."""
         with suppress(OSError):
             self._connection.send(message)
@@ -287,7 +301,7 @@ def _main(connection: Connection, spec: EngineSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the threads to come, too
     threading.Thread(target=_obey, args=(os.getppid(),), name="SIGTERM", daemon=True).start()
-    inbox: SimpleQueue[Request | _Abort | _Stop | _Wake] = SimpleQueue()
+    inbox: SimpleQueue[_Message] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
     outbox = _Outbox(connection)
     log = logging.getLogger("isobath")
@@ -360,7 +374,7 @@ def _facts(llm: LLM) -> EngineFacts:
     )
 
 
-def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop | _Wake]) -> None:
+def _receive(connection: Connection, inbox: SimpleQueue[_Message]) -> None:
     """The child's reader thread. Without a parent there is nobody to compute for."""
     while True:
         try:
@@ -371,7 +385,7 @@ def _receive(connection: Connection, inbox: SimpleQueue[Request | _Abort | _Stop
 
 def _serve(
     engine: Engine,
-    inbox: SimpleQueue[Request | _Abort | _Stop | _Wake],
+    inbox: SimpleQueue[_Message],
     outbox: _Outbox,
     index: int,
 ) -> None:
@@ -389,6 +403,8 @@ def _serve(
                 engine.abort(message.request_id, message.index)
             elif isinstance(message, _Wake):
                 continue  # a grammar is done: engine.blocked says so, too
+            elif isinstance(message, _Reset):
+                engine.reset_prefix_cache()
             elif message.drain:
                 draining = True
             else:

@@ -16,6 +16,7 @@ from isobath import __version__
 from isobath.server import (
     chat_completions,
     completions,
+    development,
     errors,
     messages,
     metrics,
@@ -36,6 +37,7 @@ ROUTERS: tuple[Callable[[ServerState], APIRouter], ...] = (
     status.router,
     messages.router,
     responses.router,
+    development.router,
 )
 
 __all__ = ["ROUTERS", "ServerState", "create_app"]

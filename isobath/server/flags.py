@@ -125,6 +125,7 @@ REQUESTS = _rows(
     ("--sse-keep-alive-interval", float, "sse_keep_alive_interval", "Seconds; 0 is never."),
     ("--max-num-queued-reqs", int, "max_num_queued_reqs", "Waiting; more are refused."),
     ("--max-num-queued-tokens", int, "max_num_queued_tokens", "Waiting; more are refused."),
+    ("--server-dev-mode", bool, "server_dev_mode", "POST /reset_prefix_cache, for measurements."),
 )
 LOGS = _rows(
     "Logs",

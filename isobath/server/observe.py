@@ -72,6 +72,10 @@ class Observed:
         """The backend's."""
         return self._backend.statistics()
 
+    async def reset_prefix_cache(self) -> None:
+        """The backend's."""
+        await self._backend.reset_prefix_cache()
+
     async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
         """Close the backend."""
         await self._backend.close(drain=drain, timeout=timeout)

@@ -150,6 +150,13 @@ class Replicas:
             with self._lock:
                 engine.load -= params.n
 
+    async def reset_prefix_cache(self) -> None:
+        """As AsyncLLM's, of every engine; what was known of their caches is forgotten, too."""
+        with self._lock:
+            for index, engine in enumerate(self._engines):
+                engine.llm.process.reset_prefix_cache()
+                self._affinity.forget(index)
+
     async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
         """end() without holding up the loop."""
         await asyncio.to_thread(self.end, drain=drain, timeout=timeout)

@@ -105,6 +105,21 @@ def test_equal_beginnings_go_to_one_replica_and_are_cached_there(pool: Replicas)
     run(main())
 
 
+def test_every_replica_forgets_its_cache(pool: Replicas) -> None:
+    async def main() -> None:
+        prompts = [prompt(200 + seed, 140) for seed in range(4)]  # of 4 snapshots each
+
+        async def cached() -> list[int]:
+            return [(await complete(pool, ids))[1].cached_tokens for ids in prompts]
+
+        where = {(await complete(pool, ids))[0] for ids in prompts}
+        assert where == {0, 1} and await cached() == [128] * 4
+        await pool.reset_prefix_cache()
+        assert await cached() == [0] * 4
+
+    run(main())
+
+
 def test_a_session_stays_with_its_replica(pool: Replicas) -> None:
     async def main() -> None:
         for session in ("alice", "bob"):

@@ -33,6 +33,9 @@ class Scripted:
     def statistics(self) -> list[EngineStatistics]:
         return [EngineStatistics()]
 
+    async def reset_prefix_cache(self) -> None:
+        pass
+
     async def close(self, *, drain: bool = False, timeout: float = 5.0) -> None:
         pass
 
