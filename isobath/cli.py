@@ -21,7 +21,7 @@ from isobath.client import commands
 from isobath.config import ServerConfig
 from isobath.errors import IsobathError
 from isobath.server import command
-from isobath.server.flags import Note
+from isobath.server.flag_values import Note
 
 if TYPE_CHECKING:
     from isobath import LLM, Completion, SamplingParams

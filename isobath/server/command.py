@@ -18,7 +18,8 @@ import typer
 from typer.core import TyperCommand
 
 from isobath.config import ServerConfig
-from isobath.server.flags import FLAGS, IGNORED, Flag, Note, config_of
+from isobath.server.flag_values import Note, config_of
+from isobath.server.flags import FLAGS, IGNORED, Flag
 
 SPREAD = {name: flag for flag in FLAGS if flag.kind is list for name in flag.names}
 NESTED = {name: flag for flag in FLAGS if flag.kind is dict for name in flag.names}

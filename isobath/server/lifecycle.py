@@ -26,7 +26,7 @@ from isobath.config import ServerConfig
 from isobath.server import listen, server_log, startup
 from isobath.server.app import create_app
 from isobath.server.backend import Backend
-from isobath.server.flags import Note
+from isobath.server.flag_values import Note
 from isobath.server.gate import Gate
 from isobath.server.metrics import Metrics
 from isobath.server.observe import Observed, Observer

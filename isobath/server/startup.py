@@ -28,7 +28,7 @@ from isobath.errors import CheckpointError, ConfigError, IsobathError
 from isobath.model.dummy import Dummy
 from isobath.model.text import Text
 from isobath.server.backend import Backend
-from isobath.server.flags import Note, not_default
+from isobath.server.flag_values import Note, not_default
 from isobath.server.replicas import Replicas, specs
 from isobath.server.state import BUNDLED_NAME
 

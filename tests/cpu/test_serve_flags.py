@@ -11,7 +11,8 @@ import typer
 from isobath.cli import app
 from isobath.config import ServerConfig
 from isobath.errors import ConfigError
-from isobath.server.flags import FLAGS, Note, config_of, not_default, tokens
+from isobath.server.flag_values import Note, config_of, not_default, tokens
+from isobath.server.flags import FLAGS
 
 RECIPES = {
     "data parallel, 8 GPUs": "deepseek-ai/DeepSeek-V4-Flash --trust-remote-code --kv-cache-dtype "
