@@ -182,6 +182,11 @@ def together(s: Survey, d: Draw) -> None:
 
 def rows(s: Survey, d: Draw) -> None:
     """One program a row."""
+    for n in (16, 32, 64):
+        a, b, e = d.normal(n, 32).astype(f16), d.normal(32, n).astype(f16), d.normal(n)
+        p = (wide(a, b) - e[:, None]) * 0.3
+        s.add(f"both sums {n}", kernels.both_sums, 1, (a, b, e, zeros(n), 0.3),
+              lambda p=p: {3: p.sum(1) - p.sum(0)}, SUM, N=n, K=32)  # fmt: skip
     x, c, n = d.normal(6, 64).astype(bf16), d.normal(6, 32), d.normal(6, 32)
     even, odd = x.astype(f64)[:, ::2], x.astype(f64)[:, 1::2]
     turned = np.stack([even * c - odd * n, even * n + odd * c], -1).reshape(6, 64)
