@@ -2,7 +2,8 @@
 
 NumPy arrays and torch CPU tensors are taken by their address alone, so torch need not be installed.
 Arrays that overlap share one segment, as they share memory. A segment spans the elements of its
-arrays and no byte more, and its address has the array's alignment.
+arrays and no byte more, and its address has the array's alignment. Its host address leads to it as
+well, for kernels that find addresses in memory.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Buffers:
                 name, whole.octets(), align=low % 4096, writable=whole.writable
             )
             self.parts.append((whole, segment))
+            self.memory.host(segment, low)
             for array in group:
                 self.addresses[id(array)] = segment.base + array.address - low
 

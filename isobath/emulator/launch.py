@@ -70,6 +70,7 @@ def launch(
     exact: bool = False,
     checks: str | Iterable[str] = "all",
     entry: str = "preload",
+    reachable: Sequence[Any] = (),
     **constexprs: Any,
 ) -> Launch:
     """Run a Triton kernel's gfx942 code on the CPU; arrays are written in place.
@@ -80,8 +81,9 @@ def launch(
     and None. exact: bit-exact matrix accumulation. checks: "all", "none", or some of "waits",
     "lds", "poison", "schedule" and "traffic" (counts for perf.py, "all,traffic" with every check);
     bounds are always checked.
-    entry: "preload" or "legacy", the kernel's two entry points. constexprs: further parameters by
-    name, and compile options.
+    entry: "preload" or "legacy", the kernel's two entry points. reachable: arrays that are no
+    arguments, but whose addresses (data_ptr()) the kernel loads from an argument. constexprs:
+    further parameters by name, and compile options.
 
     Raises Fault for what the kernel does wrong, UnsupportedInstruction for what the emulator does
     not know, LaunchError for arguments that cannot be passed.
@@ -97,7 +99,8 @@ def launch(
 
         options = {"num_warps": num_warps, "num_stages": num_stages}
         loaded = compile_kernel(kernel, args, constexprs, options)
-    return _run(loaded, _grid(grid, loaded.meta), wanted, exact=exact, entry=entry)
+    others = [host_array(f"reachable {k}", a) for k, a in enumerate(reachable)]
+    return _run(loaded, _grid(grid, loaded.meta), wanted, exact=exact, entry=entry, others=others)
 
 
 def run_program(
@@ -129,11 +132,12 @@ def _run(
     entry: str = "preload",
     limit: int = INSTRUCTION_LIMIT,
     watch: Watch | None = None,
+    others: Sequence[HostArray] = (),
 ) -> Launch:
-    """loaded: a _Loaded or a TritonCode."""
+    """loaded: a _Loaded or a TritonCode; others: arrays that are no arguments."""
     check_resources(loaded.program, loaded.num_warps, loaded.lds_bytes)
     arrays = [a for a in loaded.arguments if isinstance(a, HostArray)]
-    buffers = Buffers(arrays, loaded.program.image)
+    buffers = Buffers([*arrays, *others], loaded.program.image)
     values = [buffers.address(a) if isinstance(a, HostArray) else a for a in loaded.arguments]
     packed = pack_arguments(loaded.program.descriptor, values, grid, loaded.num_warps)
     kernarg = buffers.memory.add(KERNARG, packed, writable=False)

@@ -3,6 +3,9 @@
 Segments lie 64 GiB apart, each at an address with the alignment that the caller's array had, so a
 wrong index or an offset that wrapped at 32 bits cannot land in another buffer. The segment keeps
 its own bytes; launch.py copies arguments in and out. Memory is sequentially consistent.
+
+A segment also answers at the address that the caller's array has on the host, since kernels load
+such addresses from tables (`t.data_ptr()` in a tensor of int64); one end to the other, no further.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class Memory:
     def __init__(self, image: Image | None = None) -> None:
         """image: of the code object, whose constants lie where the code looks for them."""
         self.segments: list[Segment] = []
+        self.hosted: list[Segment] = []
         if image:
             self.add("the code's constants", np.frombuffer(image.data, u8), writable=False)
             self.segments[0].base = BASE + image.start
@@ -77,12 +81,17 @@ class Memory:
         self.segments.append(segment)
         return segment
 
+    def host(self, segment: Segment, base: int) -> None:
+        """Let a segment's bytes be reached at `base` on the host, too."""
+        twin = Segment(segment.name, base, segment.size, segment.store, segment.writable)
+        self.hosted.append(twin)
+
     def find(self, address: int) -> Segment | None:
-        """The segment in whose 64 GiB the address lies."""
+        """The segment in whose 64 GiB, or at whose host address, the address lies."""
         number = (address - BASE) // SPACING
         if 0 <= number < len(self.segments):
             return self.segments[number]
-        return None
+        return next((s for s in self.hosted if s.base <= address < s.base + s.size), None)
 
     def locate(
         self, address: Array, lanes: Array | None, width: int, store: bool
@@ -136,6 +145,12 @@ class Memory:
                 wrong |= mine & ~(segment.valid[first] & segment.valid[last])
             outside |= wrong
             parts.append((segment, np.where(mine, offset, 0), mine))
+        for segment in self.hosted if outside.any() else ():
+            offset = address - segment.base
+            mine = outside & (offset >= 0) & (offset + width <= segment.size)
+            if mine.any() and (segment.writable or not store):
+                outside = outside & ~mine
+                parts.append((segment, np.where(mine, offset, 0), mine))
         if outside.any():
             raise self.fault(site, address, outside, width, what)
         return parts

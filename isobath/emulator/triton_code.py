@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from isobath.emulator.autotune import choices
 from isobath.emulator.buffers import HostArray, host_array, is_array
 from isobath.emulator.code import Program, parse_text
+from isobath.emulator.execute import MOST_LDS, MOST_WARPS
 from isobath.emulator.faults import LaunchError
 
 TARGET = ("hip", "gfx942", 64)
@@ -51,22 +53,39 @@ class _Pointer:
 def compile_kernel(
     kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
 ) -> TritonCode:
-    """Compile a JIT function (decorated or not) for gfx942 as a launch with these arguments would.
+    """Compile a JIT function (decorated or not) for gfx942 as a launch with these arguments would;
+    of several configurations the first that an MI300X can hold, or the first if none can.
 
     kwargs: parameters by name and further compile options; options: num_warps, num_stages.
     """
+    from triton.compiler.errors import CompileTimeAssertionFailure
+
+    found: list[TritonCode] = []
+    refused: list[CompileTimeAssertionFailure] = []
+    for function, named in choices(kernel, args, dict(options) | dict(kwargs)):
+        try:
+            found.append(_compile(function, args, named))
+        except CompileTimeAssertionFailure as error:  # a configuration the kernel does not allow
+            refused.append(error)
+            continue
+        if found[-1].lds_bytes <= MOST_LDS and found[-1].num_warps <= MOST_WARPS:
+            return found[-1]
+    if not found:
+        raise refused[0]
+    return found[0]
+
+
+def _compile(function: Any, args: Sequence[Any], named: Mapping[str, Any]) -> TritonCode:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile, make_backend
     from triton.runtime.jit import create_function_from_signature
 
-    function, named = _unwrap(kernel, args, dict(options) | dict(kwargs))
     _refuse_unknown(function)
     target = GPUTarget(*TARGET)
     backend = make_backend(target)
     names = [*function.arg_names, *(f"argument {k}" for k in range(len(args)))]
     wrapped = [_wrap(name, value) for name, value in zip(names, args, strict=False)]
-    named = {name: _wrap(name, value) for name, value in named.items()}
-    named.setdefault("debug", False)
+    named = {"debug": False} | {name: _wrap(name, value) for name, value in named.items()}
     binder = create_function_from_signature(function.signature, function.params, backend)
     try:
         bound, specialization, extra = binder(*wrapped, **named)
@@ -151,27 +170,6 @@ def _number_or_array(name: str, value: Any, kind: object) -> HostArray | int | f
         found=f"Triton passes it as {kind}",
         do="pass arrays, tensors, numbers, tuples of these or tensor descriptors",
     )
-
-
-def _unwrap(kernel: Any, args: Sequence[Any], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The JIT function below @autotune and @heuristics, whose values are added to `named`; of an
-    @autotune the first configuration, unless `named` already says what it tunes."""
-    while not hasattr(kernel, "_pack_args"):
-        configs = getattr(kernel, "configs", None)
-        if configs and not set(configs[0].kwargs) & set(named):
-            named |= configs[0].all_kwargs()
-        heuristics = getattr(kernel, "values", None)
-        if isinstance(heuristics, dict):
-            known = dict(zip(kernel.arg_names, args, strict=False)) | named
-            named |= {name: choose(known) for name, choose in heuristics.items()}
-        inner = getattr(kernel, "fn", None)
-        if inner is None or type(kernel).__name__ == "InterpretedFunction":
-            raise LaunchError(
-                f"emulator: cannot compile a {type(kernel).__name__}",
-                do="pass a function decorated with @triton.jit, and unset TRITON_INTERPRET",
-            )
-        kernel = inner
-    return kernel, named
 
 
 def _refuse_unknown(function: Any) -> None:
