@@ -32,6 +32,7 @@ ENGINE = "ray::ServeReplica:isobath:Engine"
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServeCommand]:
     flags = ("--ray", "--data-parallel-size", "2", "--max-num-seqs", "4", "--device", "cpu")
+    flags += ("--server-dev-mode",)
     env = {"RAY_USAGE_STATS_ENABLED": "0"}
     with started(*flags, python=program("ray"), env=env) as server:
         server.wait_for(lambda: bool(server.matching("isobath ready on")), START_S)
@@ -73,11 +74,14 @@ def prompt(seed: int, size: int) -> list[int]:
     return [(17 * seed + 7 * i + 3) % 500 + 100 for i in range(size)]
 
 
-def test_equal_beginnings_go_to_one_engine(server: ServeCommand) -> None:
+def test_equal_beginnings_go_to_one_engine_until_all_forget_them(server: ServeCommand) -> None:
     """By what came from caches, each engine's own."""
     prompts = [[*prompt(seed, 150), end] for end in (1, 2, 3) for seed in (0, 1, 2, 3)]
     outcomes = asyncio.run(one_after_another(server.url, prompts, 2))
     assert [o.end for o in outcomes] == ["done"] * 12
+    assert [o.cached for o in outcomes] == [0] * 4 + [128] * 8
+    assert httpx.post(server.url + "/reset_prefix_cache", timeout=60).status_code == 200
+    outcomes = asyncio.run(one_after_another(server.url, prompts, 2))
     assert [o.cached for o in outcomes] == [0] * 4 + [128] * 8
 
 
