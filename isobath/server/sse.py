@@ -6,6 +6,9 @@ Three characters that many readers take for the end of a line are escaped; all o
 UTF-8.
 The first frame is awaited before anything is sent, so what is wrong with a request is an ordinary
 error; an error after it is a frame of its own, and the last.
+
+How the bytes are framed is uvicorn's affair: a client of HTTP/1.0 gets chunks, too, which it may
+not know (curl -0 does), and ASGI has no word against it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 #   scripts/clients/venv.sh ray           -> .venvs/ray/bin/python
 # Does nothing when it is there and complete. PYTHON= names another interpreter, VENVS= another folder.
 set -euo pipefail
-name=${1:?"usage: venv.sh ray|vllm-router|lm-eval|aiperf"}
+name=${1:?"usage: venv.sh ray|vllm-router|lm-eval|aiperf|guidellm"}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 venv=${VENVS:-$root/.venvs}/$name
 pip() { "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"; }

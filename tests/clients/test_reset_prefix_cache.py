@@ -49,20 +49,20 @@ def test_what_was_cached_is_not_any_more(measured: Served) -> None:
 
 def test_a_request_that_runs_meanwhile_goes_on_as_if_nothing_were(measured: Served) -> None:
     """The engine counts pages after every step and would fail it."""
-    asked = ASKED | {"max_tokens": 24}
+    asked = ASKED | {"max_tokens": 12}
     alone = post(measured, "/v1/completions", asked).json()["choices"][0]["text"]
     texts: list[str] = []
 
     def ask() -> None:
         texts.append(post(measured, "/v1/completions", asked).json()["choices"][0]["text"])
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
+    askers = [threading.Thread(target=ask) for _ in range(2)]
     for asker in askers:
         asker.start()
     while any(asker.is_alive() for asker in askers):
         post(measured, "/reset_prefix_cache")
-        time.sleep(0.02)
-    assert texts == [alone] * 3
+        time.sleep(0.05)
+    assert texts == [alone] * 2
 
 
 def test_without_the_flag_there_is_no_such_path(server: Served) -> None:
