@@ -52,6 +52,14 @@ def test_the_end_of_a_reachable_array_is_its_end() -> None:
         launch(kernels.each_table_entry, 2, tables, sizes, B=128, reachable=arrays)
 
 
+def test_an_argument_that_is_a_part_ends_where_it_ends_unless_the_whole_is_named() -> None:
+    x, out = np.arange(65, dtype=np.float32), np.zeros(64, np.float32)
+    with pytest.raises(OutOfBounds):
+        launch(kernels.differences, 1, x[:64], out, B=64)
+    launch(kernels.differences, 1, x[:64], out, B=64, reachable=[x])
+    assert np.array_equal(out, np.ones(64))
+
+
 def test_an_array_that_nobody_named_is_out_of_bounds() -> None:
     hidden = torch.zeros(5)
     tables, sizes = torch.tensor([hidden.data_ptr()]), torch.tensor([5])
