@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from isobath.emulator.isa import TABLES
 from isobath.emulator.lower import SATURATED, Emitter, substitute
-from isobath.emulator.mfma import VARIANTS
+from isobath.emulator.mfma import VARIANTS, source_lanes
 from isobath.emulator.operands import Operand, literal_bits, narrow, source
 
 _SAVEEXEC = {
@@ -273,16 +273,19 @@ def matrix(e: Emitter) -> None:
     """v_mfma_*: EXEC does not matter."""
     target, a, b = (e.register(k) for k in range(3))
     c = e.operands[3]
-    for modifier in ("cbsz", "abid", "blgp"):
-        if int(e.take(modifier, "0")):
-            raise e.unsupported(f"{modifier} of a matrix product")
+    cbsz, abid = (int(e.take(modifier, "0")) for modifier in ("cbsz", "abid"))
+    if int(e.take("blgp", "0")):
+        raise e.unsupported("blgp of a matrix product")
+    if source_lanes(e.instruction.name, cbsz, abid) is None:
+        raise e.unsupported("cbsz and abid that this product has no blocks for")
     places = [(o.file, o.index, o.count) for o in (target, a, b)]
     if c.is_register:
         addend = f"({c.file!r}, {c.index}, {c.count})"
     else:
         addend = repr(literal_bits(c.text, "D" if "f64" in e.instruction.name[:9] else "f"))
     arguments = ", ".join(repr(place) for place in places)
-    e.emit(f"machine.matrix('{e.instruction.name}', {arguments}, {addend}, {e.waves})")
+    spread = f", ({cbsz}, {abid})" if cbsz else ""
+    e.emit(f"machine.matrix('{e.instruction.name}', {arguments}, {addend}, {e.waves}{spread})")
 
 
 def _unpacked_16() -> list[str]:

@@ -19,7 +19,7 @@ from isobath.emulator.faults import UnsupportedInstruction
 from isobath.emulator.global_unit import GlobalUnit, Watch
 from isobath.emulator.local_unit import LocalUnit
 from isobath.emulator.memory import Memory, Segment, Site
-from isobath.emulator.mfma import Products, multiply
+from isobath.emulator.mfma import Products, multiply, source_lanes
 from isobath.emulator.registers import Registers
 
 ALL_LANES = u64(2**64 - 1)
@@ -185,11 +185,14 @@ class Machine:
         b: tuple[str, int, int],
         c: tuple[str, int, int] | int,
         waves: Array | None,
+        spread: tuple[int, int] = (0, 0),
     ) -> None:
-        """A matrix product of every wave; c may be a literal's bits."""
+        """A matrix product of every wave; c may be a literal's bits; spread: cbsz and abid."""
         group = self.registers.group
         addend = np.array([c & 0xFFFFFFFF, c >> 32], u32) if isinstance(c, int) else group(c)
         out, left, right = group(target), group(a), group(b)
+        if spread[0]:
+            left = left[:, :, source_lanes(name, *spread)]
         on = slice(None) if waves is None else np.flatnonzero(waves)
         addend = addend if addend.ndim == 1 else addend[:, on]
         if self.dispatch.exact:

@@ -4,6 +4,7 @@ Layouts, for lane l, register r and element j of a lane's operand: A and B hold 
 l mod M and k = (l div M) * e + j, or, with independent blocks, block l div M and k = j. A result
 has column l mod M; its rows are r mod 4 + 4 * (l div M) + (4 * 64 / M) * (r div 4) within a block,
 and one row a register in 4x4. float64 is the exception: row = 4 * r + l div 16. EXEC is ignored.
+cbsz and abid give every 2^cbsz blocks the same A, that of the abid-th of them.
 The fast accumulation is a float64 product rounded once; accumulate.py has the bit-exact one.
 """
 
@@ -148,6 +149,17 @@ def matrices_to_result(matrices: Array, v: Variant) -> Array:
     quads = v.M // (4 * groups)
     split = matrices.reshape(waves, v.blocks, quads, groups, 4, v.M)
     return split.transpose(1, 2, 4, 0, 3, 5).reshape(-1, waves, 64)
+
+
+def source_lanes(name: str, cbsz: int, abid: int) -> Array | None:
+    """Where each lane's A comes from, [64]; None where the blocks are not enough for it."""
+    v = VARIANTS[name]
+    size = 1 << cbsz
+    if size > v.blocks or abid >= size:
+        return None
+    lane = np.arange(64)
+    block = lane // v.M
+    return (block - block % size + abid) * v.M + lane % v.M
 
 
 def multiply(name: str, a: Array, b: Array, c: Array, *, exact: bool) -> Array:

@@ -65,6 +65,10 @@ def products(s: Survey, d: Draw) -> None:
         (f32, f32, f32, (2, 4, 16, 16), "ieee", SUM, (4, 1), (2,)),
         (bf16, bf16, f32, (1, 32, 32, 32), "ieee", SUM, (2, 1), (2,)),
         (i8, i8, i32, (4, 8, 32, 32), "ieee", 0.0, (4, 1), (2,)),
+        # Four rows or columns against sixty-four: one block of A for all sixteen blocks of B.
+        (f16, f16, f32, (4, 64, 128, 64), "ieee", SUM, (1, 4, 2), (2,)),
+        (bf16, bf16, f32, (64, 4, 64, 64), "ieee", SUM, (1, 4, 2), (2,)),
+        (i8, i8, i32, (8, 128, 128, 64), "ieee", 0.0, (1, 4, 2), (2,)),
     ]
     if TRITON >= (3, 9):  # 3.6 swaps the operands of mixed products, not their types
         table += [(E4, E5, f32, (64, 16, 128, 128), "ieee", SUM, (4, 1), (2,)),
