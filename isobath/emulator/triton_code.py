@@ -7,6 +7,7 @@ gave. No GPU and no ROCm are needed. The only file here that imports Triton.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,16 @@ class _Pointer:
         return self.array.address
 
     def ptr_range(self) -> int:
-        return self.array.high - self.array.low
+        """Bytes from the address on that offsets reach. Below 2 GiB the backend takes offsets for
+        non-negative; it asks so only of what it knows, and an array may also lie in front."""
+        value: Any = self.array.keep
+        if hasattr(value, "ptr_range"):
+            return int(value.ptr_range())
+        torch = sys.modules.get("torch")
+        if torch and isinstance(value, torch.Tensor):
+            return int(value.untyped_storage().nbytes())
+        known = isinstance(value, np.ndarray) and self.array.low == self.array.address
+        return self.array.high - self.array.low if known else 1 << 31
 
 
 def compile_kernel(

@@ -60,6 +60,34 @@ def test_an_argument_that_is_a_part_ends_where_it_ends_unless_the_whole_is_named
     assert np.array_equal(out, np.ones(64))
 
 
+class Backwards:
+    """A tensor read from its end, as libraries wrap one: torch has no negative strides."""
+
+    def __init__(self, base: torch.Tensor) -> None:
+        self.dtype, self.shape, self.device, self.base = base.dtype, base.shape, base.device, base
+
+    def data_ptr(self) -> int:
+        return self.base.data_ptr() + (self.base.numel() - 1) * self.base.element_size()
+
+    def element_size(self) -> int:
+        return self.base.element_size()
+
+    def stride(self) -> tuple[int, ...]:
+        return (-1,)
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.base.untyped_storage()
+
+
+def test_offsets_before_an_address_are_not_taken_for_far_ones() -> None:
+    """Buffer instructions read an offset as unsigned: only for arrays that start at the address."""
+    x = torch.arange(64.0)
+    for argument in (Backwards(x), x.numpy()[::-1]):
+        out = torch.zeros(64)
+        launch(kernels.copied, 1, argument, out, -1, B=64)
+        assert torch.equal(out, x.flip(0))
+
+
 def test_an_array_that_nobody_named_is_out_of_bounds() -> None:
     hidden = torch.zeros(5)
     tables, sizes = torch.tensor([hidden.data_ptr()]), torch.tensor([5])
