@@ -85,6 +85,9 @@ class Buffers:
             )
             self.parts.append((whole, segment))
             self.memory.host(segment, low)
+            spans = [_storage(array) for array in group]
+            first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+            segment.around = max(0, low - first), max(0, last - high)
             for array in group:
                 self.addresses[id(array)] = segment.base + array.address - low
 
@@ -106,6 +109,18 @@ class Buffers:
             octets = segment.store.octets[: segment.size]
             if host.writable and segment.size and octets.ctypes.data != host.low:
                 host.octets()[:] = octets
+
+
+def _storage(array: HostArray) -> tuple[int, int]:
+    """Where the memory begins and ends that the array is a view of."""
+    value: Any = array.keep
+    if hasattr(value, "untyped_storage"):
+        storage = value.untyped_storage()
+        return int(storage.data_ptr()), int(storage.data_ptr()) + int(storage.nbytes())
+    while isinstance(getattr(value, "base", None), np.ndarray):
+        value = value.base
+    whole = host_array(array.name, value) if isinstance(value, np.ndarray) else array
+    return whole.low, whole.high
 
 
 def _overlapping(arrays: Sequence[HostArray]) -> list[list[HostArray]]:

@@ -33,6 +33,7 @@ class Segment:
     """name: as in fault messages; base: device address; size in bytes; store: its bytes.
 
     valid: bool a byte where only part of the segment belongs to an argument; None when all does.
+    around: bytes in front of it and behind it of the caller's array that it is a part of.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Segment:
     store: Bytes
     writable: bool = True
     valid: Array | None = None
+    around: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +188,13 @@ class Memory:
         segment = min(visible, key=distance)
         offset = address - segment.base
         name = f"buffer {segment.name} ({segment.size} bytes)"
+        past = offset + width - segment.size
+        part = -offset <= segment.around[0] and past <= segment.around[1]
+        known = "; part of a larger array, which reachable= can name" if part else ""
         if offset < 0:
-            return f"{-offset} bytes before {name}"
-        if offset + width > segment.size:
-            return f"byte {offset} of {name}, {offset + width - segment.size} past its end"
+            return f"{-offset} bytes before {name}{known}"
+        if past > 0:
+            return f"byte {offset} of {name}, {past} past its end{known}"
         if not segment.writable:
             return f"byte {offset} of {name}, which is read only"
         return f"byte {offset} of {name}, between its elements"

@@ -54,8 +54,11 @@ def test_the_end_of_a_reachable_array_is_its_end() -> None:
 
 def test_an_argument_that_is_a_part_ends_where_it_ends_unless_the_whole_is_named() -> None:
     x, out = np.arange(65, dtype=np.float32), np.zeros(64, np.float32)
-    with pytest.raises(OutOfBounds):
-        launch(kernels.differences, 1, x[:64], out, B=64)
+    for part in (x[:64], torch.from_numpy(x)[:64]):
+        with pytest.raises(OutOfBounds, match="part of a larger array, which reachable= can name"):
+            launch(kernels.differences, 1, part, out, B=64)
+    with pytest.raises(OutOfBounds, match=r"past its end\n"):
+        launch(kernels.differences, 1, x[:64].copy(), out, B=64)
     launch(kernels.differences, 1, x[:64], out, B=64, reachable=[x])
     assert np.array_equal(out, np.ones(64))
 
