@@ -202,7 +202,7 @@ def _half_member(e: Emitter, place: int, high: int, kind: str) -> str:
     operand = e.operands[place]
     if operand.is_register:
         return narrow(f"({operand.name}u >> 16)" if high else f"{operand.name}u", kind)
-    if "." in operand.text:
+    if "." in operand.text and kind == "e":  # float16 below nothing; to integers it is a float32
         return source(Operand("literal", text="0"), kind, e.pool) if high else e.source(place, kind)
     word = literal_bits(operand.text, "u") >> (16 if high else 0) & 0xFFFF
     return narrow(e.pool.number(word, "u"), kind)

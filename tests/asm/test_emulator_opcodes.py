@@ -131,6 +131,11 @@ def halves(value: int) -> tuple[int, int]:
     return value & 0xFFFF, value >> 16
 
 
+def both(value: int, change: Callable[[int], int]) -> int:
+    low, high = (change(half) & 0xFFFF for half in halves(value))
+    return low | high << 16
+
+
 def short(value: int) -> int:
     return signed(value, 16)
 
@@ -184,6 +189,10 @@ VECTOR: dict[str, Vector] = {
     "v_bfe_u32 $0, $1, $2, $3": lambda a, b, c: field(a, b & 31, c & 31),
     "v_bfe_i32 $0, $1, $2, $3": lambda a, b, c: (
         signed(field(signed(a), b & 31, c & 31), c & 31) if c & 31 else 0),
+    # A constant with a point is a float32 to packed integers, which take either half of it.
+    "v_pk_add_u16 $0, $1, 0.5 op_sel:[0,1]": lambda a, b, c: both(a, lambda x: x + 0x3F00),
+    "v_pk_max_u16 $0, $1, -4.0 op_sel:[0,1]": lambda a, b, c: both(a, lambda x: max(x, 0xC080)),
+    "v_pk_sub_i16 $0, $1, 2.0": lambda a, b, c: a & 0xFFFF | ((a >> 16) - 0x4000 & 0xFFFF) << 16,
 }  # fmt: skip
 
 

@@ -186,6 +186,9 @@ def together(s: Survey, d: Draw) -> None:
 
 def rows(s: Survey, d: Draw) -> None:
     """One program a row."""
+    code = d.integers(0, 16, 1024, kind=u8)
+    s.add("fp4 to bfloat16 by bits", kernels.fp4_to_bf16, 1, (code, zeros(1024, kind=bf16)),
+          lambda: {1: FP4[code]}, 0.0, B=1024)  # fmt: skip
     for n in (16, 32, 64):
         a, b, e = d.normal(n, 32).astype(f16), d.normal(32, n).astype(f16), d.normal(n)
         p = (wide(a, b) - e[:, None]) * 0.3

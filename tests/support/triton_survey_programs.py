@@ -239,6 +239,17 @@ def both_sums(a, b, d, out, scale, N: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
+def fp4_to_bf16(x, out, B: tl.constexpr):
+    """By bits: the exponent's bias is an addition of 0x3f00 to two halves."""
+    at = tl.arange(0, B)
+    code = tl.load(x + at)
+    bits = ((code & 7).to(tl.uint16) << 6) | ((code & 8).to(tl.uint16) << 12)
+    bits = tl.where((code & 6) != 0, bits + 0x3F00, bits)
+    bits = tl.where((code & 7) == 1, 0x3F00 | (bits & 0x8000), bits)
+    tl.store(out + at, bits.to(tl.bfloat16, bitcast=True))
+
+
+@triton.jit
 def host_desc(a, b, out, M, N, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
     i = tl.program_id(0) * BM
     j = tl.program_id(1) * BN
