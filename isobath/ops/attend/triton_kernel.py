@@ -7,9 +7,8 @@ How many there are follows from the token's own number of entries alone, so neit
 the table's width changes a bit of a result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -91,33 +90,66 @@ def attend(
         "PTX": tile.ptx,
         "num_warps": tile.warps,
     }
-    return launch(
-        attend_kernel,
-        rows,
-        options,
+
+    def run(part: Part) -> None:
+        count, splits = len(part.q), part.splits
+        attend_kernel[(count, splits, -(-heads // rows))](
+            part.q,
+            window.bytes,
+            compressed.bytes if compressed else window.bytes,
+            sink,
+            part.cos_sin,
+            part.window_rows,
+            pages.table if pages else window_rows,
+            part.sequence,
+            part.sequence if part.visible is None else part.visible,
+            part.sequence if part.selected is None else part.selected,
+            part.out,
+            *part.sums,
+            scale * LOG2E.value,
+            eps or 0.0,
+            heads,
+            pages.table.stride(0) if pages else 0,
+            splits,
+            WINDOW=window_rows.shape[1],
+            PAGE=pages.page_rows if pages else 1,
+            TOPK=0 if selected is None else selected.shape[1],
+            COMPRESSED=compressed is not None,
+            NORM=eps is not None,
+            SPAN=SPAN,
+            **options,
+        )
+
+    return in_parts(
         q,
-        window,
-        compressed,
-        sink,
         cos_sin,
         window_rows=window_rows,
         pages=pages,
         sequence=sequence,
         visible=visible,
         selected=selected,
-        scale=scale,
-        eps=eps,
+        run=run,
     )
 
 
-def launch(
-    kernel: Any,
-    rows: int,
-    options: Mapping[str, Any],
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tokens of one launch. sums: float32 outputs [T, splits, H, d], maxima and totals
+    [T, splits, H], for the parts of tokens of more than SPAN entries; empty if splits is 1."""
+
+    q: torch.Tensor
+    out: torch.Tensor
+    cos_sin: torch.Tensor
+    window_rows: torch.Tensor
+    sequence: torch.Tensor
+    visible: torch.Tensor | None
+    selected: torch.Tensor | None
+    sums: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    splits: int
+
+
+def in_parts(
     q: torch.Tensor,
-    window: CacheView,
-    compressed: CacheView | None,
-    sink: torch.Tensor,
     cos_sin: torch.Tensor,
     *,
     window_rows: torch.Tensor,
@@ -125,11 +157,10 @@ def launch(
     sequence: torch.Tensor,
     visible: torch.Tensor | None,
     selected: torch.Tensor | None,
-    scale: float,
-    eps: float | None,
+    run: Callable[[Part], None],
 ) -> torch.Tensor:
-    """attend by `kernel`, whose programs take `rows` heads, and the merge of its partial sums.
-    options: of the kernel, besides what every kernel of this op is told."""
+    """attend by `run`, which fills out, or sums, of so many tokens that the sums have room, and the
+    merge of those sums."""
     tokens, heads, width = q.shape
     dense = [q, cos_sin, window_rows, *([] if selected is None else [selected])]
     assert all(t.is_contiguous() for t in dense), [t.stride() for t in dense]
@@ -146,38 +177,22 @@ def launch(
     )
     for start in range(0, tokens, step):
         part = slice(start, start + step)
-        count = len(q[part])
-        kernel[(count, splits, -(-heads // rows))](
-            q[part],
-            window.bytes,
-            compressed.bytes if compressed else window.bytes,
-            sink,
-            cos_sin[part],
-            window_rows[part],
-            pages.table if pages else window_rows,
-            sequence[part],
-            visible[part] if visible is not None else sequence,
-            selected[part] if selected is not None else sequence,
-            out[part],
-            part_o,
-            part_m,
-            part_l,
-            scale * LOG2E.value,
-            eps or 0.0,
-            heads,
-            pages.table.stride(0) if pages else 0,
-            splits,
-            WINDOW=window_rows.shape[1],
-            PAGE=pages.page_rows if pages else 1,
-            TOPK=topk,
-            COMPRESSED=compressed is not None,
-            NORM=eps is not None,
-            SPAN=SPAN,
-            **options,
+        run(
+            Part(
+                q=q[part],
+                out=out[part],
+                cos_sin=cos_sin[part],
+                window_rows=window_rows[part],
+                sequence=sequence[part],
+                visible=None if visible is None else visible[part],
+                selected=None if selected is None else selected[part],
+                sums=(part_o, part_m, part_l),
+                splits=splits,
+            )
         )
         if splits > 1:
             assert visible is not None
-            attend_merge_kernel[(count, heads)](
+            attend_merge_kernel[(len(q[part]), heads)](
                 out[part],
                 part_o,
                 part_m,
@@ -189,7 +204,7 @@ def launch(
                 TOPK=topk,
                 SPAN=SPAN,
                 WIDTH=width,
-                ROPE=window.layout.rope,
+                ROPE=cos_sin.shape[1],
                 BD=pow2(width),
                 num_warps=1,
             )
