@@ -6,7 +6,10 @@ A 16-byte load of PTX faults on an address that is no multiple of 16; gfx942 tak
 targets are compiled from one launch, with the same tiles, and both keep each access's place in the
 source (.loc). Where PTX has accesses of W bytes a thread, all that is touched there must be whole
 aligned blocks of W bytes, in whatever pieces gfx942 touches it: a vector that begins elsewhere
-leaves a block half read. A place with accesses of several widths is held to the least of them.
+leaves a block half read. Blocks may be half read if every piece begins at one: gfx942 reads the low
+half of a number of which no more is used, where PTX reads it whole. (Were it the high half, an
+address that is wrong by just that much would pass.) A place with accesses of several widths is held
+to the least of them. gfx942's scalar loads are not seen.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 from isobath.emulator import run_program
 from isobath.emulator.bits import Array
 from isobath.emulator.code import parse_text
+from isobath.numerics import FNUZ
 from isobath.xcompile.emulate import argument_value
 from isobath.xcompile.target import MACHINES
 from isobath.xcompile.triton_build import compiled
@@ -30,6 +34,15 @@ Place = tuple[str, int, int]
 _LOC = re.compile(r"^\s*\.loc\s+(\d+)\s+(\d+)\s+(\d+)")
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?')
 _PTX = re.compile(r"(?:ld|st)\.global(?:\.\w+)*?(?:\.v(\d))?\.[bfsu](\d+)\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """false: claims that do not hold, a line each. compared: places of the source that were judged,
+    having accesses on both machines."""
+
+    false: tuple[str, ...]
+    compared: int
 
 
 @dataclass(slots=True)
@@ -49,7 +62,10 @@ class Seen:
 
 
 def half_touched(accesses: list[tuple[Array, int]], width: int) -> int:
-    """How many aligned blocks of `width` bytes are touched and not wholly."""
+    """How many aligned blocks of `width` bytes are touched and not wholly; none if every access
+    begins at a block."""
+    if not any((a % width).any() for a, _ in accesses):
+        return 0
     bits = np.bitwise_or.reduce([np.bitwise_or.reduce(a, initial=w) for a, w in accesses])
     unit = min(int(bits & -bits), width)
     cells = [((a[:, None] + np.arange(0, w, unit)) // unit).ravel() for a, w in accesses]
@@ -58,14 +74,20 @@ def half_touched(accesses: list[tuple[Array, int]], width: int) -> int:
 
 
 def places(text: str) -> Iterator[tuple[int, str, Place]]:
-    """(line number, line, place) of every line of assembly behind a .loc."""
+    """(line number, line, place) of every line of assembly behind a .loc. Inline assembly is at
+    its first .loc: for each of its lines Triton 3.9 counts a line of the source further."""
     lines = text.splitlines()
     named = [match for line in lines if (match := _FILE.match(line))]
     files = {m[1]: (m[3] or m[2]).rsplit("/", 1)[-1] for m in named}
     place: Place | None = None
+    inside = counted = False
     for number, line in enumerate(lines, 1):
+        if "inline asm" in line:
+            inside, counted = "begin inline asm" in line, False
         if match := _LOC.match(line):
-            place = files.get(match[1], match[1]), int(match[2]), int(match[3])
+            if not (inside and counted):
+                place = files.get(match[1], match[1]), int(match[2]), int(match[3])
+            counted = inside
         elif place:
             yield number, line, place
 
@@ -80,9 +102,27 @@ def claims(ptx: str) -> dict[Place, int]:
     return found
 
 
-def misaligned(launch: Launch) -> list[str]:
+def misaligned(launch: Launch) -> Verdict:
     """What PTX claims falsely of one gfx942 launch, which is executed on its tensors; they are
     changed in place. Raises what the compilers and the emulator raise."""
+    by_place = touched(launch)
+    both = {
+        place: width
+        for place, width in sorted(claims(compiled(for_nvidia(launch)).assembly).items())
+        if place in by_place
+    }
+    broken = {place: half_touched(by_place[place], width) for place, width in both.items()}
+    false = (
+        f"{launch.name} {file}:{line}:{column}: {width} bytes at once on sm_90, "
+        f"but {broken[file, line, column]} aligned blocks of {width} are touched in part"
+        for (file, line, column), width in both.items()
+        if broken[file, line, column]
+    )
+    return Verdict(tuple(false), len(both))
+
+
+def touched(launch: Launch) -> dict[Place, list[tuple[Array, int]]]:
+    """(addresses, width) of what a gfx942 launch touches at each place, by executing it."""
     binary = compiled(launch)
     program, seen = parse_text(binary.assembly), Seen()
     run_program(
@@ -100,15 +140,12 @@ def misaligned(launch: Launch) -> list[str]:
         place = at.get(program.instructions[site].line)
         if place:
             by_place.setdefault(place, []).extend(accesses)
-    found = []
-    for place, width in sorted(claims(compiled(for_nvidia(launch)).assembly).items()):
-        broken = half_touched(by_place[place], width) if place in by_place else 0
-        if broken:
-            found.append(
-                f"{launch.name} {place[0]}:{place[1]}:{place[2]}: {width} bytes at once on sm_90, "
-                f"but {broken} aligned blocks of {width} are touched in part"
-            )
-    return found
+    return by_place
+
+
+def foreign_to_nvidia(launch: Launch) -> bool:
+    """Whether a type that sm_90 lacks, FNUZ, is compiled into a launch: it cannot be judged."""
+    return any(str(value) == FNUZ.triton_name for value in launch.constexprs.values())
 
 
 def for_nvidia(launch: Launch) -> Launch:

@@ -1,4 +1,4 @@
-"""A kernel that says more of its rows' alignment than may be true: device code."""
+"""Kernels that say more of their addresses' alignment than may be true: device code."""
 
 import triton
 import triton.language as tl
@@ -12,3 +12,13 @@ def picked_rows(data, table, out, WIDTH: tl.constexpr, COUNT: tl.constexpr, HINT
     d = tl.arange(0, 32)
     rows = tl.multiple_of(tl.load(table + e), HINT)
     tl.store(out + e[:, None] * 32 + d[None, :], tl.load(data + rows[:, None] * WIDTH + d[None, :]))
+
+
+@triton.jit
+def low_halves(data, out, first, COUNT: tl.constexpr):
+    """The low words of COUNT numbers of 8 bytes that begin at word `first`, one after the other:
+    between stores, so that gfx942 reads them by vector instructions."""
+    numbers = (data + first).to(tl.pointer_type(tl.int64), bitcast=True)
+    for i in range(COUNT):
+        low = tl.load(numbers + i).to(tl.int32)
+        tl.store(out + i, low)
