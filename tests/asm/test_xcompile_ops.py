@@ -22,8 +22,8 @@ from isobath.xcompile.target import MACHINES
 
 ROOT = Path(__file__).parents[2]
 GFX942 = MACHINES["gfx942"]
-ELSEWHERE = {"fp8_tma_kernel", "factors_kernel"}
-"""Kernels of the backends triton_tma and cublas, which load on the machines they are for alone."""
+ELSEWHERE = {"fp8_tma_kernel", "factors_kernel", "attend_gluon_kernel"}
+"""Kernels of the backends triton_tma, cublas and gluon, which load on their machines alone."""
 TRITON_OPS = [name for name in op_names() if "triton" in contract(name).backends]
 BY_DAY = [
     pytest.param(name, marks=pytest.mark.nightly) if name == "sparse_attention" else name

@@ -11,7 +11,6 @@ Queries are taken as they lie there: the norm's factor is one number a head and 
 scores; only the rotated part is rounded again.
 """
 
-import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
@@ -22,7 +21,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from isobath.ops.attend.tl_gluon_keys import (
     BLOCK,
@@ -287,11 +285,3 @@ def attend_gluon_kernel(
         [FETCHING_WARPS],
         [FETCHING_REGISTERS],
     )  # fmt: skip
-
-
-def described(q: torch.Tensor, out: torch.Tensor) -> tuple[TensorDescriptor, TensorDescriptor]:
-    """Descriptors of queries and outputs, [T, H, WIDTH], for attend_gluon_kernel."""
-    return (
-        TensorDescriptor.from_tensor(q, [1, HEADS.value, WIDTH.value], STAGED.value),
-        TensorDescriptor.from_tensor(out, [1, HEADS.value, PART.value], STAGED.value),
-    )
