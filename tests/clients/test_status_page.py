@@ -140,7 +140,7 @@ def browse(url: str, *flags: str) -> str:
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     assert found, "no chromium: make setup-browser"
     quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
-    command = [found, *quiet, "--window-size=1120,900", "--virtual-time-budget=8000", *flags, url]
+    command = [found, *quiet, "--window-size=1120,900", "--virtual-time-budget=40000", *flags, url]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
