@@ -27,45 +27,9 @@ def decoded(code, FP8: tl.constexpr):
 
 
 @triton.jit
-def widened_by_ptx(code, byte):
-    """uint8 codes of e4m3fn and the UE8M0 bytes (int32) of their scales, of one shape -> bf16.
-
-    Two codes at a time through f16, whose bits, moved by three places, are those of a bf16 that is
-    2^112 too small; a scale beyond 2^15 gives NaN as 255 does. A block that holds NaN has that
-    scale, so the codes for NaN need no care of their own. Not pure, so that the compiler decodes
-    once and passes the result on through shared memory, where it would decode again in the layout
-    of every product.
-    """
-    bits = tl.where(byte > 142, 0x7FC0, (byte + 112) << 7)
-    scale = bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
-    return tl.inline_asm_elementwise(
-        """{
-        .reg .b16 a, b;
-        .reg .b32 x, y, z;
-        mov.b32 {a, b}, $2;
-        cvt.rn.f16x2.e4m3x2 x, a;
-        cvt.rn.f16x2.e4m3x2 y, b;
-        shr.u32 z, x, 3;
-        and.b32 z, z, 0x0fff0fff;
-        lop3.b32 x, x, 0x80008000, z, 0xEA;
-        shr.u32 z, y, 3;
-        and.b32 z, z, 0x0fff0fff;
-        lop3.b32 y, y, 0x80008000, z, 0xEA;
-        mul.rn.bf16x2 $0, x, $3;
-        mul.rn.bf16x2 $1, y, $4;
-        }""",
-        "=r,=r,r,r,r",
-        [code, scale],
-        dtype=tl.bfloat16,
-        is_pure=False,
-        pack=4,
-    )
-
-
-@triton.jit
 def key_piece(
     base, rows, ok, START: tl.constexpr, SIZE: tl.constexpr, ROW: tl.constexpr,
-    SCALE_AT: tl.constexpr, FP8: tl.constexpr, PLAIN: tl.constexpr, PTX: tl.constexpr,
+    SCALE_AT: tl.constexpr, FP8: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """[keys, SIZE] values from START on, of the FP8 part: bf16, or float32 of plain rows; 0 where
     not ok. rows: int64. SCALE_AT: byte of the scale."""
@@ -80,12 +44,9 @@ def key_piece(
         words = base.to(tl.pointer_type(tl.int32), bitcast=True)
         word = tl.load(words + (rows * (ROW // 4) + SCALE_AT // 4), mask=ok, other=0)
         byte = (word >> (8 * (SCALE_AT % 4))) & 255
-        if PTX:
-            value = widened_by_ptx(code, tl.broadcast_to(byte[:, None], [rows.shape[0], SIZE]))
-        else:
-            value = decoded(code, FP8) * ue8m0_decode(byte)[:, None]
-            # Towards zero: exact here, and one instruction for two values.
-            value = tl.cast(value, tl.bfloat16, fp_downcast_rounding="rtz")
+        value = decoded(code, FP8) * ue8m0_decode(byte)[:, None]
+        # Towards zero: exact here, and one instruction for two values.
+        value = tl.cast(value, tl.bfloat16, fp_downcast_rounding="rtz")
     return value
 
 
@@ -153,47 +114,29 @@ def rows_at(
 
 
 @triton.jit
-def added(s, query, keys, KEYS_FIRST: tl.constexpr):
-    """s plus the products of query and keys: [keys, heads] if KEYS_FIRST, else [heads, keys]."""
-    if KEYS_FIRST:
-        s = tl.dot(keys, tl.trans(query), s, input_precision="ieee")
-    else:
-        s = tl.dot(query, tl.trans(keys), s, input_precision="ieee")
-    return s
-
-
-@triton.jit
 def step(
     m, total, outs, queries, factor, base, rows, COUNT: tl.constexpr, SIZE: tl.constexpr,
     ROPE: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr, SCALE_AT: tl.constexpr,
-    FP8: tl.constexpr, PLAIN: tl.constexpr, PTX: tl.constexpr,
+    FP8: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """One tile of keys: base-2 running maximum m, sum total and outputs -> the next ones.
 
     rows: int32 [keys], -1 for none. factor: float32 [heads], what scores are multiplied with. m
-    never falls below the sink's score, so it is finite. Scores are keys times queries where PTX
-    is set and keys are many: on NVIDIA a product has at least 64 rows in each of two warp groups,
-    and 128 keys give each its own, where 64 heads would be computed twice.
+    never falls below the sink's score, so it is finite.
     """
     ok = rows >= 0
     rows = rows.to(tl.int64)
     rope = key_rope(base, rows, ok, COUNT * SIZE, ROPE, ROW, PLAIN)
-    KEYS_FIRST: tl.constexpr = PTX and rows.shape[0] >= 128
-    if KEYS_FIRST:
-        s = tl.zeros([rows.shape[0], factor.shape[0]], tl.float32)
-    else:
-        s = tl.zeros([factor.shape[0], rows.shape[0]], tl.float32)
+    s = tl.zeros([factor.shape[0], rows.shape[0]], tl.float32)
     keys = ()
     for i in tl.static_range(COUNT):
         piece = key_piece(
-            base, rows, ok, i * SIZE, SIZE, ROW, SCALE_AT + i * SIZE // BLOCK, FP8, PLAIN, PTX
+            base, rows, ok, i * SIZE, SIZE, ROW, SCALE_AT + i * SIZE // BLOCK, FP8, PLAIN
         )
-        s = added(s, queries[i], piece, KEYS_FIRST)
+        s = tl.dot(queries[i], tl.trans(piece), s, input_precision="ieee")
         keys += (piece,)
     keys += (rope,)
-    s = added(s, queries[COUNT], rope, KEYS_FIRST)
-    if KEYS_FIRST:
-        s = tl.trans(s)
+    s = tl.dot(queries[COUNT], tl.trans(rope), s, input_precision="ieee")
     s = tl.where(ok[None, :], s * factor[:, None], float("-inf"))
     m_next = tl.maximum(m, tl.max(s, 1))
     keep = tl.exp2(m - m_next)

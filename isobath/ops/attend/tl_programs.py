@@ -24,7 +24,7 @@ def attend_kernel(
     SCALE_AT: tl.constexpr, PLAIN: tl.constexpr, WINDOW: tl.constexpr, WINDOW_FP8: tl.constexpr,
     FP8: tl.constexpr, PAGE: tl.constexpr, TOPK: tl.constexpr, COMPRESSED: tl.constexpr,
     NORM: tl.constexpr, SPAN: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr,
-    EK: tl.constexpr, STAGES: tl.constexpr, ONE: tl.constexpr, PTX: tl.constexpr,
+    EK: tl.constexpr, STAGES: tl.constexpr, ONE: tl.constexpr,
 ):  # fmt: skip
     """Grid (T, num_splits, blocks of BH heads). part_*: float32 [T, num_splits, H, d] and twice
     [T, num_splits, H], read only for tokens of more than SPAN entries. scale: times log2(e).
@@ -92,7 +92,7 @@ def attend_kernel(
                 base = tl.where(start < EDGE, window, compressed)
             m, total, outs = step(
                 m, total, outs, queries, factor, base, rows,
-                COUNT, SIZE, ROPE, ROW, BLOCK, SCALE_AT, FP8, PLAIN, PTX,
+                COUNT, SIZE, ROPE, ROW, BLOCK, SCALE_AT, FP8, PLAIN,
             )  # fmt: skip
     else:
         for start in tl.range(begin, EDGE, BK, num_stages=STAGES):
@@ -101,7 +101,7 @@ def attend_kernel(
             )
             m, total, outs = step(
                 m, total, outs, queries, factor, window, rows,
-                COUNT, SIZE, ROPE, ROW, BLOCK, SCALE_AT, WINDOW_FP8, PLAIN, PTX,
+                COUNT, SIZE, ROPE, ROW, BLOCK, SCALE_AT, WINDOW_FP8, PLAIN,
             )  # fmt: skip
         for start in tl.range(tl.maximum(begin, EDGE), end, EK, num_stages=STAGES):
             rows = rows_at(
@@ -109,7 +109,7 @@ def attend_kernel(
             )
             m, total, outs = step(
                 m, total, outs, queries, factor, compressed, rows,
-                COUNT, SIZE, ROPE, ROW, BLOCK, SCALE_AT, FP8, PLAIN, PTX,
+                COUNT, SIZE, ROPE, ROW, BLOCK, SCALE_AT, FP8, PLAIN,
             )  # fmt: skip
     if entries > SPAN:
         place = (t * num_splits + split) * num_heads + heads

@@ -23,14 +23,12 @@ from isobath.ops.tl_common import fp8_of, pow2, target_of
 @dataclass(frozen=True, slots=True)
 class Tile:
     """keys, entry_keys: of one step of the loop, in the window (and among selected entries) and
-    where all visible entries are taken. warps, stages: of the launch. ptx: decode OCP by NVIDIA's
-    own instructions, scores by keys first."""
+    where all visible entries are taken. warps, stages: of the launch."""
 
     keys: int
     entry_keys: int
     warps: int
     stages: int
-    ptx: bool = False
 
 
 TILES = {
@@ -38,8 +36,6 @@ TILES = {
     "hip": Tile(16, 16, 4, 1),
     "cpu": Tile(64, 64, 4, 1),
 }
-BY_INTEGERS = Tile(64, 64, 8, 1)
-"""For FNUZ rows on NVIDIA."""
 NARROW = Tile(16, 16, 4, 1)
 """For up to 16 heads and for plain rows."""
 HEADS = 64
@@ -74,8 +70,6 @@ def attend(
     spoken = compressed.dialect if compressed else window.dialect
     heads = q.shape[1]
     tile = NARROW if heads <= 16 or layout.plain else TILES[kind]
-    if tile.ptx and FNUZ in (window.dialect, spoken):
-        tile = BY_INTEGERS
     rows = min(HEADS, max(16, pow2(heads)))
     entry_keys = tile.entry_keys if selected is None else tile.keys
     options = {
@@ -87,7 +81,6 @@ def attend(
         "STAGES": tile.stages,
         "EK": entry_keys,
         "ONE": compressed is None or (spoken == window.dialect and entry_keys == tile.keys),
-        "PTX": tile.ptx,
         "num_warps": tile.warps,
     }
 
