@@ -3,7 +3,7 @@
     python -m isobath.bench.decode_layer [--sequences 1,8,64] [--ratios 0,4,128] [--json PATH]
 
 Random weights of V4-Flash's shapes and a small vocabulary; every sequence decodes one token at its
-own position near --context, over caches of random rows, laid out as the engine's graphs are. The
+own position within --contexts, over caches of random rows, laid out as the engine's graphs are. The
 same step is captured with LAYERS layers and with one; a layer is the difference, so metadata,
 embedding and head are not in it. Its weights are never warm: LAYERS sets of them take turns, each
 larger than any last-level cache. On a CPU (for tests) calls are eager and there are no launches.
@@ -41,24 +41,28 @@ from isobath.ops.verdicts import saved_verdicts
 from isobath.plan import flash_config
 from isobath.target import Target, detect
 
-LAYERS, VOCAB, SPREAD = 4, 4096, 256
+LAYERS, VOCAB = 4, 4096
 SEQUENCES, RATIOS = (1, 8, 64, 256, 1024), (0, 4, 128)
 KINDS = {0: "SWA", 4: "CSA", 128: "HCA"}
 VLLM_US = {1: 188.0, 8: 379.0, 64: 1200.0, 256: 1850.0, 1024: 3000.0}
 """vLLM 0.26.0 on one H200, measured 2026-11-21: its decode step of 43 layers, all that is in it, by
 the number of layers; contexts of 570 to 850 tokens, FP8 caches, full graphs."""
+CONTEXTS = (570, 850)
+"""Lowest and highest position of a sequence's token, both included."""
 WARM_UP, SAMPLES, FILL_ROWS = 3, 30, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of layer at one batch size. us, p90_us: a layer. launches: kernels, copies and fills
-    a layer, None where no profiler sees them. rest_us: metadata, embedding, small head.
+    """One kind of layer at one batch size. contexts: lowest and highest position. us, p90_us: a
+    layer. launches: kernels, copies and fills a layer, None where no profiler sees them. rest_us:
+    metadata, embedding, small head.
     """
 
     bench: str
     kind: str
     sequences: int
+    contexts: tuple[int, int]
     us: float
     p90_us: float
     launches: float | None
@@ -81,7 +85,7 @@ def run(
     *,
     sequences: Sequence[int] = SEQUENCES,
     ratios: Sequence[int] = RATIOS,
-    context: int = 1024,
+    contexts: tuple[int, int] = CONTEXTS,
     tables: Sequence[int] = (64, 1024),
 ) -> list[Row]:
     """Measure every kind at every size; prints each, and its kernels at the sizes in `tables`."""
@@ -96,7 +100,7 @@ def run(
         )
         _, weights = dummy_model(one_kind, dialect=target.dialect, device=target.device, ops=ops)
         for count in sequences:
-            row, kernels = measure(target, ops, one_kind, weights, count, context)
+            row, kernels = measure(target, ops, one_kind, weights, count, contexts)
             rows.append(row)
             print(_line(row), flush=True)
             if count in tables:
@@ -112,10 +116,10 @@ def measure(
     config: ModelConfig,
     weights: ModelWeights,
     count: int,
-    context: int,
+    contexts: tuple[int, int],
 ) -> tuple[Row, Kernels]:
-    """One kind of layer with `count` sequences of about `context` tokens."""
-    pool, compute = decode_step(config, weights, ops, count, context, target.device)
+    """One kind of layer with `count` sequences of tokens at positions within `contexts`."""
+    pool, compute = decode_step(config, weights, ops, count, contexts, target.device)
     steps = [
         _step(
             replace(config, num_hidden_layers=n, compress_ratios=config.compress_ratios[:n]),
@@ -134,6 +138,7 @@ def measure(
         bench="decode_layer",
         kind=KINDS[config.compress_ratios[0]],
         sequences=count,
+        contexts=contexts,
         us=layer_us,
         p90_us=worst_us,
         launches=sum(calls for calls, _ in kernels.values()) if kernels else None,
@@ -150,16 +155,16 @@ def decode_step(
     weights: ModelWeights,
     ops: OpTable,
     count: int,
-    context: int,
+    contexts: tuple[int, int],
     device: torch.device,
 ) -> tuple[CachePool, Compute]:
     """Caches of random rows, and what lays out a step of one token for each of `count` sequences
     in them. Its page table is as wide as the engine's short graphs have it."""
     generator = torch.Generator().manual_seed(count)
-    low, high = max(context - SPREAD, 1), context + SPREAD
-    starts = torch.randint(low, high, (count,), generator=generator).tolist()
+    low, high = contexts
+    starts = torch.randint(low, high + 1, (count,), generator=generator).tolist()
     ids = torch.randint(2, config.vocab_size, (count,), generator=generator).tolist()
-    longest = max(high, short_context(config))
+    longest = max(high + 1, short_context(config))
     each = -(-longest // PAGE_TOKENS)
     pool = allocate_pool(
         config,
@@ -288,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m isobath.bench.decode_layer")
     parser.add_argument("--sequences", default=list(SEQUENCES), type=_numbers)
     parser.add_argument("--ratios", default=list(RATIOS), type=_numbers)
-    parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--contexts", default=CONTEXTS, type=_range, metavar="LOW-HIGH")
     parser.add_argument("--bind", action="append", default=[], metavar="OP=BACKEND")
     parser.add_argument("--json", type=Path, help="append rows to this file")
     options = parser.parse_args(arguments)
@@ -302,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flash_config(),
         sequences=options.sequences,
         ratios=options.ratios,
-        context=options.context,
+        contexts=options.contexts,
     )
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -313,6 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, high = (int(number) for number in text.split("-"))
+    if not 1 <= low <= high:
+        raise ValueError(f"positions from 1 on, the lower one first, not {text}")
+    return low, high
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:

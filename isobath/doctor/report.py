@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from isobath.doctor.machine import Ceilings
 from isobath.doctor.whole import Finding
 from isobath.errors import ConfigError
+from isobath.ops.ceilings import Ceilings
 from isobath.ops.contract import PROPERTIES
 from isobath.ops.examine import OpsResult
 from isobath.ops.table import contract

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from isobath.doctor import gfx942, shadow, whole
-from isobath.doctor.machine import ceilings, facts
+from isobath.doctor.machine import facts
 from isobath.doctor.report import Report, choices
 from isobath.engine.llm import BUNDLED, LLM
 from isobath.errors import IsobathError
+from isobath.ops.ceilings import ceilings
 from isobath.ops.examine import Advance, Wanted, check_ops, default_jobs, steps
 from isobath.ops.verdicts import verdict_file, write
 from isobath.target import Target, detect

@@ -5,7 +5,8 @@ from typing import Protocol
 import torch
 
 from isobath.numerics.compare import Relative
-from isobath.ops.contract import Arguments, Op
+from isobath.ops.contract import Arguments, Op, Work
+from isobath.ops.work import streamed
 
 
 class QueryNormRope(Protocol):
@@ -22,6 +23,11 @@ def select(args: Arguments, rows: list[int]) -> Arguments:
     return args | {name: args[name][rows] for name in ("q", "cos_sin")}
 
 
+def work(args: Arguments) -> Work:
+    q: torch.Tensor = args["q"]
+    return streamed(args, (tuple(q.shape), q.element_size()))
+
+
 OP = Op(
     "query_norm_rope",
     signature=QueryNormRope,
@@ -29,5 +35,6 @@ OP = Op(
     must=("deterministic", "batch_invariant"),
     select=select,
     backends=("triton", "torch"),
+    work=work,
     source="DeepSeek-V4 report; Su et al. 2021, adjacent pairs",
 )
