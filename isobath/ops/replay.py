@@ -22,7 +22,8 @@ from isobath.ops.placement import tensors
 
 WARM_UP, MIN_SAMPLES, MAX_SAMPLES = 3, 5, 200
 FLUSH_BYTES = 256 << 20
-"""Larger than any GPU's last-level cache: written between timed calls, so that none starts warm."""
+"""Larger than any GPU's last-level cache: read between timed calls, so that none starts warm. Were
+it written, a call would pay for the bytes that the cache has yet to write back."""
 
 Call = Callable[..., Any]
 
@@ -96,7 +97,7 @@ def capture(call: Call, args: Arguments) -> Captured:
 def time_calls(call: Callable[[], Any], device: torch.device, budget_s: float) -> Timing:
     """Time single calls: stops at MAX_SAMPLES, or after budget_s once MIN_SAMPLES are in."""
     on_gpu = device.type == "cuda"
-    flush = torch.empty(FLUSH_BYTES if on_gpu else 0, dtype=torch.uint8, device=device)
+    flush = torch.zeros(FLUSH_BYTES // 8 if on_gpu else 0, dtype=torch.int64, device=device)
     sample = _gpu_us if on_gpu else _wall_us
     for _ in range(WARM_UP):
         call()
@@ -120,7 +121,7 @@ def _gpu_us(call: Callable[[], Any], flush: torch.Tensor) -> float:
     """The flush also keeps the GPU busy while the host enqueues the call, so that no gap between
     kernels that the host alone makes is counted."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    flush.zero_()
+    flush.sum()
     start.record()
     call()
     end.record()
