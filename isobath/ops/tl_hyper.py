@@ -150,7 +150,7 @@ def stream_kernel(
     blocks).
 
     y: [T, D]. With PARTS it is the last summand, or none without SHARED; the others are products,
-    float32 [T, PARTS, D], where experts, int64 [T, PARTS], is not negative. streams, out:
+    [T, PARTS, D], where experts, int64 [T, PARTS], is not negative. streams, out:
     [T, S, D]. post: [T, S]. comb: [T, S, S]. fn: bf16 [3, R, S * D]. partial: float32 [grid, T, N].
     All contiguous; out only with EXPAND, partial with PROJECT. EXACT: streams are float32.
     """
@@ -197,7 +197,7 @@ def stream_kernel(
             if PARTS > 0:
                 added = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
                 for part in tl.static_range(PARTS):
-                    added += parts[part]
+                    added += parts[part].to(tl.float32)
                 if SHARED:
                     added += y.to(tl.float32)
                 y = added.to(out_ptr.dtype.element_ty)

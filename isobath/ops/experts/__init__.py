@@ -26,8 +26,8 @@ class ExpertWeights:
 
 @dataclass(frozen=True, slots=True)
 class Summands:
-    """A row a token, left for its reader to add up: what an expert gave in each slot, float32
-    [T, k, D], then shared, [T, D] or None; float32 sums in that order, rounded once, to `dtype`.
+    """A row a token, left for its reader to add up: what an expert gave in each slot, [T, k, D] in
+    `dtype`, then shared, [T, D] or None; float32 sums in that order, rounded to `dtype`.
 
     experts: int64 [T, k], -1 for a slot without an expert, whose row was never written.
     """
@@ -39,7 +39,7 @@ class Summands:
 
     def summed(self) -> torch.Tensor:
         """The rows, [T, D]."""
-        total = torch.zeros_like(self.products[:, 0])
+        total = torch.zeros_like(self.products[:, 0], dtype=torch.float32)
         there = (self.experts >= 0).unsqueeze(2)
         for slot in range(self.experts.shape[1]):
             total += self.products[:, slot].masked_fill(~there[:, slot], 0.0)
@@ -62,9 +62,9 @@ class Experts(Protocol):
     A token names no expert twice. expert_weights: through the backend's `prepare`. shared: [T, D],
     bf16 (float32 with plain weights), the shared expert's output, or None. limit: SwiGLU clamp.
     The hidden vector is multiplied by the route weight, rounded to bf16 and quantised as x was (FP8
-    per 128, x's dialect) before w2; with plain weights nothing is rounded.
-    Returns [T, D], bf16 with an Fp8Tensor and float32 with plain x, or its Summands; fp32
-    accumulation, a token's experts summed in slot order, then shared, rounded once.
+    per 128, x's dialect) before w2, and what w2 gives to bf16; with plain weights nothing is
+    rounded. Returns [T, D], bf16 with an Fp8Tensor and float32 with plain x, or its Summands; a
+    token's experts are summed in fp32 in slot order, then shared, and that is rounded.
     """
 
     def __call__(
@@ -109,8 +109,8 @@ OP = Op(
     "experts",
     signature=Experts,
     # FP8 codes of the hidden vector may flip (2^-3 of a value) where fp32 order moves a bf16
-    # rounding; over I >= 128 hidden values the row's error stays under 2^-6. The one rounding to
-    # bf16 at the end adds 2^-9.
+    # rounding; over I >= 128 hidden values the row's error stays under 2^-6. The roundings to bf16
+    # of each expert's row and of the sum add 2^-9 each.
     agree=Relative(2**-6),
     must=("deterministic", "batch_invariant"),
     weights=("expert_weights",),

@@ -1,7 +1,7 @@
 """experts in plain terms: slot by slot and token by token, fp64 products.
 
 With plain activations nothing is rounded anywhere; with FP8 ones the hidden vector is rounded to
-bf16 and quantised like them, and the sum is rounded to bf16.
+bf16 and quantised like them, and each expert's row and their sum are rounded to bf16.
 """
 
 import torch
@@ -34,7 +34,8 @@ def experts(
             if isinstance(x, Fp8Tensor):
                 rounded = hidden.to(torch.bfloat16).unsqueeze(0)
                 hidden = dequantize(quantize(rounded, x.dialect, x.quant_block)).squeeze(0)
-            out[token] += w2[expert] @ hidden.double()
+            row = w2[expert] @ hidden.double()
+            out[token] += row.to(torch.bfloat16) if isinstance(x, Fp8Tensor) else row
     if shared is not None:
         out += shared.double()
     return out.float().to(torch.bfloat16 if isinstance(x, Fp8Tensor) else torch.float32)

@@ -101,7 +101,7 @@ def _gathered(
         w2 = wide.w2.index_select(0, chosen[token]).view(k * outer, inner)
         products = matmul(hidden[token], w2).view(k, k, outer)
         by_slot[token] = products.diagonal().t()
-    return _sum_slots(by_slot)
+    return _sum_slots(by_slot, dialect)
 
 
 def _dense(
@@ -123,7 +123,7 @@ def _dense(
     )
     token = torch.arange(tokens, device=rows.device).unsqueeze(1)
     by_slot = products[experts.clamp_min(0), token]
-    return _sum_slots(by_slot.masked_fill_((experts < 0).unsqueeze(2), 0))
+    return _sum_slots(by_slot.masked_fill_((experts < 0).unsqueeze(2), 0), dialect)
 
 
 def _sorted(
@@ -149,13 +149,16 @@ def _sorted(
         gate_up = matmul(rows.index_select(0, slots // k), wide.w13[expert])
         hidden = _activate(gate_up, limit).mul_(factors.index_select(0, slots))
         by_slot[slots] = matmul(_round(hidden, dialect), wide.packed_w2[expert])
-    return _sum_slots(by_slot.view(tokens, k, -1))
+    return _sum_slots(by_slot.view(tokens, k, -1), dialect)
 
 
-def _sum_slots(by_slot: torch.Tensor) -> torch.Tensor:
-    """float32 [T, k, D] -> [T, D], added one slot after the other in every way and batch."""
+def _sum_slots(by_slot: torch.Tensor, dialect: Dialect | None) -> torch.Tensor:
+    """float32 [T, k, D] -> [T, D], rounded to bf16 with quantised rows, then added one slot after
+    the other in every way and batch."""
+    if dialect is not None:
+        by_slot = by_slot.to(torch.bfloat16)
     total, *rest = by_slot.unbind(1)
-    total = total.clone()
+    total = total.float() if dialect is not None else total.clone()
     for slot in rest:
         total += slot
     return total

@@ -165,7 +165,7 @@ def multiply(
     num_experts, inner = expert_weights.w2.shape[0], expert_weights.w2.shape[2]
     plain, kind = rows.dtype == torch.float32, target_of(rows).kind
     dtype = torch.float32 if plain else torch.bfloat16
-    products = rows.new_empty(tokens, k, width, dtype=torch.float32)
+    products = rows.new_empty(tokens, k, width, dtype=dtype)
     if not tokens:
         return Summands(products, experts, shared, dtype)
     tiles = plan(tokens, k, num_experts, kind, PLAIN_HEIGHT if plain else expert_weights.height)

@@ -49,6 +49,7 @@ def _summands(generator: torch.Generator, shared: torch.Tensor, *, alone: bool) 
     experts = torch.randint(0, 7, (tokens, 3), generator=generator).to(shared.device)
     experts[0, 1], experts[-1, 2], experts[1:2] = -1, -1, -1
     products[experts < 0] = torch.nan
+    products = products.to(shared.dtype)
     return Summands(products, experts, None if alone else shared, shared.dtype)
 
 

@@ -20,7 +20,7 @@ def _added(parts: Summands) -> torch.Tensor:
     for token, chosen in enumerate(parts.experts.tolist()):
         for slot, expert in enumerate(chosen):
             if expert >= 0:
-                total[token] += parts.products[token, slot].cpu()
+                total[token] += parts.products[token, slot].float().cpu()
         if parts.shared is not None:
             total[token] += parts.shared[token].float().cpu()
     return total.to(parts.products.device, parts.dtype)
