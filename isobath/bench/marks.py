@@ -40,8 +40,9 @@ from isobath.ops.table import contract
 from isobath.plan import flash_config
 from isobath.target import Target, detect
 
-TOKENS, PREFILL, LONG = 1024, 8192, (64, 16384)
-"""Tokens of a decode step, of a prefill; sequences and context of a step over long contexts."""
+TOKENS, PREFILL, LONG = 1024, 8192, ((1024, 4096), (64, 16384))
+"""Tokens of a decode step, of a prefill; sequences and context of steps over long contexts: the
+engine scores entries only where there are more than index_topk."""
 ATTENTION_US = 156.0
 """Sparse decode in the mean over the layers; the other goals stand in marks()."""
 JUDGED, BUDGET_S, SEED = 4, 0.1, 20261127
@@ -122,8 +123,8 @@ def marks(config: ModelConfig, tokens: int = TOKENS) -> list[Mark]:
     scored = partial(index_logits.make, heads=config.index_n_heads, width=config.index_head_dim)
     page_rows = PAGE_TOKENS // 4
     for what, seen in (
-        (f"{tokens} near {low}-{high}", tuple((p + 1) // 4 for p in positions)),
-        (f"{LONG[0]} of {LONG[1]}", (LONG[1] // 4,) * LONG[0]),
+        (f"{tokens} of {low}-{high}", tuple((p + 1) // 4 for p in positions)),
+        *((f"{count} of {context}", (context // 4,) * count) for count, context in LONG),
     ):
         make = scored((1,) * len(seen), seen, page_rows=page_rows)
         found.append(Mark("index_logits", what, make, "of copy", share))

@@ -73,10 +73,10 @@ same bits. On an H100, 2026-11-26, 4 / 8 token_warps with 4 mix_tokens: 10.1 / 1
 18.5 at 256, 51.0 / 52.0 at 1024; 16 warps are slower. hip: predicted from registers and LDS."""
 
 
-ADDING = TILES | {"cuda": (Tiles(64), Tiles(EVER, stages=2, whole=True))}
-"""Where y comes as Summands. Six more tiles of float32 are on their way then. H100, 2026-11-26, at
-T=256 and 1024 in us: 16 tokens and 2 stages 33.0, 91.3; 3 stages 31.7, 100.6; 32 tokens and 2 or 3
-stages 34.9, 94.0 or 33.7, above 102.9."""
+ADDING = TILES | {"cuda": (Tiles(64), Tiles(EVER, stages=3, whole=True))}
+"""Where y comes as Summands. Six more tiles are on their way then. H100, 2026-11-27, bf16 summands,
+at T=256 and 1024 in us: 16 tokens and 2 stages 27.5, 72.8; 3 stages 24.4, 72.8; 4 stages 28.3,
+83.3; 32 tokens and 2 or 3 stages 29.1, 73.8 or 25.6, 78.8; 3 and 8 warps 24.8, 74.6."""
 
 
 def tiles_of(tensor: torch.Tensor, tokens: int, *, adding: bool = False) -> Tiles:

@@ -77,6 +77,13 @@ CASES = (
     Case("decode", make(DECODE, (9, 0, 4))),
     Case("page_crossing", make(DECODE, (5, 8, 17))),
     Case("real_heads", make((1, 1), (70, 130), heads=64, page_rows=64)),
+    Case("many_tiles", make((1, 1), (300, 650), page_rows=64)),
+    Case(
+        "flash_decode",
+        make((1,) * 1024, tuple(range(1, 1025)), heads=64, page_rows=64),
+        small=False,
+        large=True,
+    ),
     Case("prefill", make((23,), (21,))),
     Case("several_prefills", make((9, 1, 17), (13, 7, 11))),
     Case("mixed", make((1, 12, 1, 5, 1), (6, 9, 0, 3, 22), heads=3)),
