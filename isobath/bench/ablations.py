@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from isobath.bench.rows import append
 from isobath.cache.pool import CachePool, allocate_pool
 from isobath.config import ModelConfig
 from isobath.engine.graphs import DecodeGraphs, short_context
@@ -271,10 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target = detect("gpu")
     ops, _ = bind_measured(target, saved_verdicts(target), overrides=CACHED)
     rows = run(target, ops, flash_config(), sequences=options.sequences)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.json, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+    append(options.json, rows)
     print(json.dumps({"rows": [asdict(row) for row in rows]}))
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from isobath.bench.rows import append
 from isobath.engine.llm import BUNDLED, LLM
 from isobath.engine.sampling import SamplingParams
 from isobath.model.weights import ModelWeights
@@ -188,9 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="append rows to this file")
     options = parser.parse_args(arguments)
     rows = run(options.model, options.prompts, options.tokens)
-    if options.json is not None:
-        with open(options.json, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+    append(options.json, rows)
     print(json.dumps([asdict(row) for row in rows]))
 
 

@@ -17,7 +17,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from isobath.bench.rows import append
 from isobath.cache.pool import PAGE_TOKENS, CachePool, allocate_pool
 from isobath.cache.view import CacheView, write_rows
 from isobath.config import ModelConfig
@@ -309,10 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ratios=options.ratios,
         contexts=options.contexts,
     )
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.json, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+    append(options.json, rows)
     print(json.dumps(summary(rows)))
 
 
@@ -327,17 +325,23 @@ def _range(text: str) -> tuple[int, int]:
     return low, high
 
 
+def layer_mean(by_kind: Mapping[str, float]) -> float | None:
+    """The mean over V4-Flash's layers of a value for each of KINDS; None where one is missing."""
+    if by_kind.keys() != set(KINDS.values()):
+        return None
+    ratios = flash_config().compress_ratios
+    return sum(by_kind[KINDS[ratio]] for ratio in ratios) / len(ratios)
+
+
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows, and at each size the mean over V4-Flash's layers (2 SWA, 21 CSA, 20 HCA)."""
-    ratios = flash_config().compress_ratios
-    share = {kind: ratios.count(ratio) / len(ratios) for ratio, kind in KINDS.items()}
     mean_us, ahead = {}, {}
     for count in dict.fromkeys(row.sequences for row in rows):
-        of_kind = {row.kind: row.us for row in rows if row.sequences == count}
-        if of_kind.keys() == share.keys():
-            mean_us[str(count)] = sum(share[kind] * us for kind, us in of_kind.items())
+        mean = layer_mean({row.kind: row.us for row in rows if row.sequences == count})
+        if mean is not None:
+            mean_us[str(count)] = mean
             if count in VLLM_US:
-                ahead[str(count)] = VLLM_US[count] / mean_us[str(count)]
+                ahead[str(count)] = VLLM_US[count] / mean
     return {"mean_us": mean_us, "vllm_ratio": ahead, "rows": [asdict(row) for row in rows]}
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from isobath.bench.rows import append
 from isobath.config import ModelConfig
 from isobath.numerics import fp8
 from isobath.numerics.fp8 import Fp8Tensor
@@ -140,10 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="append rows to this file")
     options = parser.parse_args(arguments)
     rows = run(detect("gpu"), flash_config(), [int(n) for n in options.tokens.split(",")])
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.json, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+    append(options.json, rows)
     print(json.dumps({"rows": [asdict(row) for row in rows]}))
 
 

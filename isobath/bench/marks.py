@@ -22,12 +22,13 @@ from typing import Literal
 
 import torch
 
-from isobath.bench.decode_layer import CONTEXTS
+from isobath.bench.decode_layer import CONTEXTS, KINDS, layer_mean
+from isobath.bench.rows import append
 from isobath.cache.pool import PAGE_TOKENS
 from isobath.config import ModelConfig
-from isobath.errors import BackendUnavailable
 from isobath.ops.attend.cases import Raw
 from isobath.ops.ceilings import copy_rate
+from isobath.ops.collect import collect
 from isobath.ops.contract import Arguments, Backend, Case, Make
 from isobath.ops.fp8_linear import cases as fp8_linear
 from isobath.ops.hyper_enter import cases as hyper_enter
@@ -106,7 +107,7 @@ def marks(config: ModelConfig, tokens: int = TOKENS) -> list[Mark]:
     latent, joined = config.q_lora_rank, config.o_groups * config.o_lora_rank
     width, rope = config.head_dim, config.qk_rope_head_dim
     found = [Mark("hyper_enter", "", hyper_enter.make(tokens, hidden), "us", {"": 25})]
-    for kind, ratio in (("CSA", 4), ("HCA", 128), ("SWA", 0)):
+    for ratio, kind in KINDS.items():
         topk = config.index_topk if ratio == 4 else 0
         page_rows = PAGE_TOKENS // ratio if ratio else 1
         inputs = Inputs(
@@ -148,23 +149,15 @@ def run(target: Target, wanted: Sequence[Mark]) -> list[Row]:
         for backend in backends(mark.op, target):
             rows.append(measure(mark, backend, target, copy))
             print(rows[-1], flush=True)
-    for row in attention_means(rows, flash_config()):
-        rows.append(row)
+    means = attention_means(rows)
+    for row in means:
         print(row, flush=True)
-    return rows
+    return rows + means
 
 
 def backends(op: str, target: Target) -> list[Backend]:
-    """Of a GPU those that load, of a CPU torch's."""
-    if target.kind == "cpu":
-        return [contract(op).backend("torch")]
-    found = []
-    for name in contract(op).backends:
-        try:
-            found += [contract(op).backend(name)] if name != "torch" else []
-        except BackendUnavailable as error:
-            print(f"{op}/{name} left out: {error.found}")
-    return found
+    """Those that `isobath bench ops` measures on this machine."""
+    return list({s.backend.name: s.backend for s in collect(target, op).subjects}.values())
 
 
 @torch.inference_mode()
@@ -188,8 +181,8 @@ def measure(mark: Mark, backend: Backend, target: Target, copy: float) -> Row:
 
 def _judged(subject: Subject) -> float:
     """The worst error of the whole call, or of its JUDGED rows where rows can be had alone."""
-    op, args = subject.op, subject.build()
-    got = subject.observe(subject.prepared(args))
+    op = subject.op
+    got = subject.observe(subject.prepared(subject.build()))
     if op.select is None:
         want = expected(subject)
     else:
@@ -207,15 +200,15 @@ def _shown(value: float, unit: Unit) -> str:
     return f"{100 * value:.0f} % of copy" if unit == "of copy" else f"{value:.1f} {unit}"
 
 
-def attention_means(rows: Sequence[Row], config: ModelConfig) -> list[Row]:
+def attention_means(rows: Sequence[Row]) -> list[Row]:
     """A row for each backend that has every kind: its mean over the model's layers, worst error."""
-    kinds, ratios, found = {"SWA": 0, "CSA": 4, "HCA": 128}, config.compress_ratios, []
+    found = []
     for backend in dict.fromkeys(row.backend for row in rows if row.op == "attend"):
-        mine = {r.what: r for r in rows if r.op == "attend" and r.backend == backend}
-        if mine.keys() == kinds.keys():
-            us = sum(mine[kind].us * ratios.count(ratio) for kind, ratio in kinds.items())
-            us, error = us / len(ratios), max(row.error for row in mine.values())
-            mean = replace(mine["SWA"], what="mean of layers", us=us, value=us, error=error)
+        mine = [row for row in rows if row.op == "attend" and row.backend == backend]
+        us = layer_mean({row.what: row.us for row in mine})
+        if us is not None:
+            error = max(row.error for row in mine)
+            mean = replace(mine[0], what="mean of layers", us=us, value=us, error=error)
             found.append(replace(mean, goal=ATTENTION_US))
     return found
 
@@ -228,10 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     wanted = [mark for mark in marks(flash_config()) if options.op in (None, mark.op)]
     rows = run(detect("gpu"), wanted)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.json, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+    append(options.json, rows)
     print(json.dumps({"rows": [asdict(row) for row in rows]}))
 
 

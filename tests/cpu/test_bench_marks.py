@@ -57,9 +57,9 @@ def test_mean_of_attention_weighs_kinds_as_the_model_does() -> None:
     """2 SWA, 21 CSA and 20 HCA layers of 43."""
     us = {"SWA": 43.0, "CSA": 86.0, "HCA": 129.0}
     rows = [replace(ROW, what=kind, us=value) for kind, value in us.items()]
-    (mean,) = attention_means(rows, flash_config())
+    (mean,) = attention_means(rows)
     assert mean.us == mean.value == pytest.approx(2 * 1 + 21 * 2 + 20 * 3) and mean.reached
-    assert attention_means(rows[:2], flash_config()) == [], "a mean over some kinds would flatter"
+    assert attention_means(rows[:2]) == [], "a mean over some kinds would flatter"
 
 
 def test_every_mark_is_made_at_the_models_widths() -> None:
